@@ -1,0 +1,55 @@
+"""Instants: UTC datetimes in whole milliseconds, the precision the ledger stores."""
+
+from datetime import UTC, datetime, tzinfo
+
+from dateutil import tz
+from dateutil.relativedelta import relativedelta
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+"""Bounds of an accepted instant: inside them no calendar arithmetic of the project can overflow."""
+
+
+def to_milliseconds(instant: datetime) -> datetime:
+    """The same instant in UTC, cut to whole milliseconds, so that it compares equal after a round trip."""
+    utc = instant.astimezone(UTC)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+def parse_instant(text: str) -> datetime:
+    """The instant of an ISO 8601 text; a space instead of the ``T`` is accepted, as order services write it.
+
+    Raises:
+        ValueError: not a time, no UTC offset, or outside ``EARLIEST``..``LATEST``.
+    """
+    parsed = datetime.fromisoformat(text.strip())
+    if parsed.tzinfo is None:
+        raise ValueError("the time has no UTC offset")
+    try:
+        instant = to_milliseconds(parsed)
+    except OverflowError as error:
+        raise ValueError("the time is out of range") from error
+    if not EARLIEST <= instant <= LATEST:
+        raise ValueError("the time is out of range")
+    return instant
+
+
+def format_instant(instant: datetime) -> str:
+    """The public form of an instant, e.g. ``2023-05-11T18:32:18.591+00:00``."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def format_zulu(instant: datetime) -> str:
+    """The form used in option metadata, e.g. ``2023-07-25T13:28:25.960Z``."""
+    return format_instant(instant).replace("+00:00", "Z")
+
+
+def add_months(instant: datetime, months: int, zone: tzinfo) -> datetime:
+    """The instant ``months`` calendar months later on the wall clock of ``zone``, in UTC.
+
+    A day the target month lacks becomes its last day (31 Jan + 1 month = 28 or 29 Feb). A wall-clock time that a
+    daylight-saving change skips moves forward by the gap; one that occurs twice is its first occurrence.
+    """
+    local = instant.astimezone(zone)
+    later = local + relativedelta(months=months)
+    return to_milliseconds(tz.resolve_imaginary(later.replace(fold=0)))

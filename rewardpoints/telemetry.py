@@ -1,0 +1,105 @@
+"""Telemetry: every metric's name in one place, and the log format."""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+NAMESPACE: Final = "rewardpoints"
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own. Passed to the rooms; labels never hold customer data."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.records_read = self._counter("records_read", "Records taken from a topic", "topic")
+        self.lots_added = self._counter("lots_added", "Lots the ledger took from orders")
+        self.lots_already_there = self._counter("lots_already_there", "Orders whose lot existed")
+        self.lots_differing = self._counter("lots_differing", "Existing lots a duplicate would have made differently")
+        self.orders_skipped = self._counter("orders_skipped", "Orders that earn nothing", "reason")
+        self.erased_lots_removed = self._counter("erased_lots_removed", "Lots of erased customers a batch brought back")
+        self.dead_letters = self._counter("dead_letters", "Records sent to the dead-letter topic", "topic", "reason")
+        self.batch_retries = self._counter("batch_retries", "Repeated tries of a batch", "topic")
+        self.commits_failed = self._counter("commits_failed", "Offset commits that failed, which is harmless", "topic")
+        self.commits = self._counter("commits", "Offset commits", "topic")
+        self.batch_seconds = self._histogram("batch_seconds", "Time from poll to commit of a batch", "topic")
+        self.batch_records = Histogram(
+            "batch_records",
+            "Records of a batch",
+            ("topic",),
+            namespace=NAMESPACE,
+            registry=self.registry,
+            buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000),
+        )
+        self.event_age_seconds = self._histogram("event_age_seconds", "From record timestamp to committed", "topic")
+        self.redemptions = self._counter("redemptions", "Redemptions by outcome", "outcome")
+        self.redemption_attempts = self._counter("redemption_attempts", "Transactions tried for redemptions")
+        self.redemption_seconds = self._histogram("redemption_seconds", "Duration of redemptions in the ledger")
+        self.coupon_requests_published = self._counter(
+            "coupon_requests_published", "Acknowledged coupon requests", "by"
+        )
+        self.coupon_requests_failed = self._counter("coupon_requests_failed", "Publishes that failed", "by")
+        self.coupon_requests_due = self._gauge("coupon_requests_due", "Coupon requests waiting for the relay")
+        self.coupon_requests_oldest_seconds = self._gauge(
+            "coupon_requests_oldest_seconds", "Age of the oldest due request"
+        )
+        self.redemptions_unanswered = self._gauge("redemptions_unanswered", "Coupon requests unanswered for too long")
+        self.chargebacks = self._counter("chargebacks", "Chargebacks by outcome", "outcome")
+        self.coupon_results = self._counter("coupon_results", "Coupon results by outcome", "outcome")
+        self.issued_after_chargeback = self._counter(
+            "issued_after_chargeback", "Coupons created after their chargeback"
+        )
+        self.http_requests = self._counter("http_requests", "HTTP requests", "operation", "status")
+        self.http_seconds = self._histogram("http_seconds", "Duration of HTTP requests", "operation")
+        self.site_settings_polls = self._counter("site_settings_polls", "Polls of the remote site settings", "outcome")
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, *labels: str) -> Histogram:
+        return Histogram(
+            name,
+            documentation,
+            labels,
+            namespace=NAMESPACE,
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+
+
+def configure_logging(level: str, *, json: bool) -> None:
+    """Send the project's and the libraries' logs to standard error, as JSON lines or for a person to read."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *([structlog.processors.format_exc_info] if json else []),
+            renderer,
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("aiokafka", "faststream", "uvicorn.access", "httpx", "pymongo"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
