@@ -1,0 +1,5 @@
+"""Event-driven reward points."""
+
+from importlib.metadata import version
+
+__version__ = version("rewardpoints")

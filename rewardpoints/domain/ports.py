@@ -78,6 +78,18 @@ class Tombstones(Protocol):
         ...
 
 
+class TombstoneWatch(Protocol):
+    """Erased customers as a worker remembers them between its looks."""
+
+    async def refresh(self) -> Sequence[Tombstone]:
+        """Look for tombstones written since the last look, and remember them; returns what was read."""
+        ...
+
+    def erased_at(self, account: Account) -> datetime | None:
+        """When the account was erased, as far as the last look saw."""
+        ...
+
+
 class Accounts(Protocol):
     """Reading, opening, adding to and erasing accounts."""
 
@@ -158,6 +170,10 @@ class Redemptions(Protocol):
 
     async def mark_published(self, redemption_id: str) -> None:
         """Record that the broker acknowledged the request. Idempotent."""
+        ...
+
+    async def unanswered(self, before: datetime, *, limit: int) -> Sequence[Redemption]:
+        """Up to ``limit`` redemptions requested before ``before`` and neither issued nor charged back, oldest first."""
         ...
 
     async def counts(self, now: datetime, *, unanswered_after_seconds: float) -> RedemptionCounts:

@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from rewardpoints.domain.accounts import Account, entry_id
 from rewardpoints.domain.lots import Draw
+
+PUBLISH_GRACE: Final = timedelta(seconds=5)
+"""How long after its redemption a coupon request is left to the process that took it, which publishes at once."""
 
 
 class RedemptionState(StrEnum):
@@ -70,7 +73,10 @@ def initial_state(intent: RedemptionIntent) -> RedemptionState:
 
 
 def redemption_from(intent: RedemptionIntent, draws: tuple[Draw, ...], at: datetime) -> Redemption:
-    """The redemption an intent becomes when its draws are taken at ``at``. A coupon's request is due at once."""
+    """The redemption an intent becomes when its draws are taken at ``at``.
+
+    A coupon's request becomes due for the relay ``PUBLISH_GRACE`` later, so that as a rule it is published only once.
+    """
     return Redemption(
         id=intent.id,
         public_id=intent.public_id,
@@ -83,7 +89,7 @@ def redemption_from(intent: RedemptionIntent, draws: tuple[Draw, ...], at: datet
         state=initial_state(intent),
         fingerprint=intent.fingerprint,
         coupon=intent.coupon,
-        publish_at=at if intent.coupon else None,
+        publish_at=at + PUBLISH_GRACE if intent.coupon else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 TENANT: Final = "demo"
 SITE_CODE: Final = "main"
 CUSTOMER: Final = "C1001"
+TENANT_HEADER: Final = (("tenant", TENANT.encode()),)
 
 SITE_SETTINGS: Final[dict[str, Any]] = {
     "enabled": True,

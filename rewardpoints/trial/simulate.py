@@ -8,12 +8,18 @@ import itertools
 import random
 import statistics
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from rewardpoints.trial.samples import SampleOrder, sample_order
+import httpx
+
+from rewardpoints.app.commands import TopicWriter
+from rewardpoints.trial.environment import TrialEnvironment
+from rewardpoints.trial.samples import TENANT, TENANT_HEADER, SampleOrder, sample_order
+from rewardpoints.trial.tokens import MANAGEMENT_SCOPES
 
 TICK_SECONDS: Final = 0.01
 MAX_IN_FLIGHT: Final = 50_000
@@ -178,3 +184,33 @@ def _spread(latencies: Sequence[float]) -> dict[str, float] | None:
         return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 2)
 
     return {"p50": round(statistics.median(ordered) * 1000, 2), "p95": at(0.95), "p99": at(0.99), "max": at(1.0)}
+
+
+async def simulate(
+    environment: TrialEnvironment, load: Load, *, on_tick: Callable[[Report], None] | None = None
+) -> Report:
+    """Offer a load to the running trial environment.
+
+    Raises:
+        NotRunning: none runs in the folder.
+        ServerRefused, httpx.HTTPError: it stopped answering.
+    """
+    settings = environment.running_settings()
+    token = environment.tokens.issue(tenant=TENANT, scopes=MANAGEMENT_SCOPES)
+    topic = settings.kafka.topic_order_completed
+    api = httpx.AsyncClient(
+        base_url=environment.addresses().api, headers={"Authorization": f"Bearer {token}"}, timeout=10
+    )
+    async with TopicWriter(settings.kafka) as writer, api:
+
+        async def publish(orders: Sequence[SampleOrder]) -> int:
+            return await writer.write(topic, [(order.key, order.value) for order in orders], headers=TENANT_HEADER)
+
+        async def read_balance(customer_id: str) -> int | None:
+            answer = await api.get(f"/reward-points/customer/{customer_id}")
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return None
+            return int(answer.raise_for_status().text)
+
+        run_id = uuid.uuid4().hex[:8]
+        return await Simulation(load, publish=publish, read_balance=read_balance, run_id=run_id).run(on_tick=on_tick)

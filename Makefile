@@ -1,0 +1,84 @@
+# Needs Python 3.11+, make and PyPI; everything else goes into .venv. `make help` lists the targets.
+#
+#   PYTHON=...        the interpreter .venv is made with (default: the first of python3, python3.13 ... that is new enough)
+#   TEST_PROCESSES=2  how many processes run the tests; each starts servers of its own
+#   ARGS='...'        more arguments for `rewardpoints dev` (make run) or pytest (make test)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?=
+TEST_PROCESSES ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# One stamp for what is installed: `dev` holds everything `run` needs, so its stamp satisfies both.
+MADE := $(VENV)/.made
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: help run test lint format types check constraints clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+	  printf '  make %-12s %s\n' "$$name" "$$what"; \
+	done
+
+run: $(RUN_STAMP) ## start everything on this machine: servers, worker, API (ARGS='--port 8080')
+	@exec $(BIN)/rewardpoints dev $(ARGS)
+
+test: $(DEV_STAMP) ## run every test (ARGS='-k redeem')
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+
+lint: $(DEV_STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: $(DEV_STAMP) ## let ruff repair what it can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+types: $(DEV_STAMP) ## mypy, strict
+	@$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+constraints: $(MADE) ## renew constraints.txt: exact versions for every supported Python
+	@$(PIP) install -q uv
+	@{ \
+	  echo '# Made by `make constraints`: the exact versions that are installed and tested, for Python 3.11 and later.'; \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; \
+	} > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove .venv and every cache; what `make run` stored (.rewardpoints) stays
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find rewardpoints tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@found=''; \
+	for candidate in $(if $(PYTHON),'$(PYTHON)',python3 python3.13 python3.12 python3.11 python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo 'Python 3.11 or later is needed; name one with make PYTHON=/path/to/python' >&2; exit 1; fi; \
+	rm -rf $(VENV); \
+	if ! "$$found" -m venv $(VENV); then \
+	  rm -rf $(VENV); echo "$$found cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; \
+	fi
+	@touch $@
+
+$(RUN_STAMP): $(MADE) pyproject.toml constraints.txt
+	@if [ $(DEV_STAMP) -nt pyproject.toml ] && [ $(DEV_STAMP) -nt constraints.txt ]; then :; else \
+	  echo 'installing into $(VENV)'; $(PIP) install -q -c constraints.txt -e '.[embedded]'; \
+	fi
+	@touch $@
+
+$(DEV_STAMP): $(MADE) pyproject.toml constraints.txt
+	@echo 'installing into $(VENV)'
+	@$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@

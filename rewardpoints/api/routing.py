@@ -1,0 +1,92 @@
+"""Routing: every operation with its access rule, checked before its body is read or anything is validated."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rewardpoints.api import schemas
+from rewardpoints.api.access import Access, Guard
+from rewardpoints.api.bodies import ApiRequest
+
+Endpoint = Callable[..., Awaitable[Response]]
+
+_ALWAYS: Final = (401, 403, 500, 503)
+_WITH_BODY: Final = (400, 413, 415)
+
+
+class GuardedRoute(APIRoute):
+    """A route that admits the caller first, then reads a bounded body, then validates."""
+
+    def __init__(
+        self, path: str, endpoint: Endpoint, *, access: Access, guard: Guard, max_body_bytes: int, **options: Any
+    ) -> None:
+        # needed by get_route_handler, which the base class calls while it initialises
+        self._access = access
+        self._guard = guard
+        self._max_body_bytes = max_body_bytes
+        super().__init__(path, endpoint, strict_content_type=False, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of requests, with the guard in front."""
+        handle = super().get_route_handler()
+        reads_body = self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            await self._guard.admit(request, self._access)
+            if not reads_body:
+                return await handle(request)
+            bounded = ApiRequest(request.scope, request.receive, max_body_bytes=self._max_body_bytes)
+            bounded.check_media_type()
+            return await handle(bounded)
+
+        return guarded
+
+
+class Operations:
+    """Adds operations to a router, each documented with every status it can answer."""
+
+    def __init__(self, router: APIRouter, guard: Guard, *, max_body_bytes: int) -> None:
+        self._router = router
+        self._guard = guard
+        self._max_body_bytes = max_body_bytes
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        endpoint: Endpoint,
+        *,
+        access: Access,
+        tag: str,
+        success: Mapping[str, Any],
+        status: int = 200,
+        errors: tuple[int, ...] = (),
+        conflict: Mapping[str, Any] = schemas.CONFLICT,
+    ) -> None:
+        """Add one operation. ``success`` documents the answer ``status``; ``errors`` come on top of the usual ones."""
+        reads_body = method in {"POST", "PUT", "PATCH"}
+        statuses = sorted({*_ALWAYS, *errors, *(_WITH_BODY if reads_body else ())})
+        responses: dict[int | str, dict[str, Any]] = {status: dict(success)}
+        responses |= {code: dict(conflict if code == 409 else schemas.ERRORS[code]) for code in statuses}  # noqa: PLR2004
+        extra: dict[str, Any] = {"security": access.security}
+        route = GuardedRoute(
+            path,
+            endpoint,
+            access=access,
+            guard=self._guard,
+            max_body_bytes=self._max_body_bytes,
+            methods=[method],
+            status_code=status,
+            responses=responses,
+            response_description=str(success["description"]),
+            openapi_extra=extra,
+            operation_id=f"{method}-{endpoint.__name__.strip('_').replace('_', '-')}",
+            tags=[tag],
+            response_model=None,
+            response_class=Response,
+        )
+        self._router.routes.append(route)

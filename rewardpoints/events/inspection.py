@@ -1,0 +1,89 @@
+"""Looking into a topic by hand, without a group: what an operator, or somebody trying the service out, reads."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from rewardpoints.domain.errors import RecordRejected
+from rewardpoints.domain.instants import format_instant
+from rewardpoints.events.connection import client_options
+from rewardpoints.events.messages import Record, recorded_at
+from rewardpoints.settings import KafkaSettings
+
+KAFKA_ERRORS: Final = (KafkaError, OSError)
+"""What a client of Kafka raises when the cluster cannot be reached or refuses."""
+
+POLL_MS: Final = 500
+EMPTY_POLLS: Final = 20
+"""Polls without a record until what was promised by the end offsets is given up: compaction may have removed it."""
+
+
+async def last_records(settings: KafkaSettings, topic: str, count: int) -> Sequence[Record]:
+    """The newest ``count`` records of a topic over all partitions, oldest first. Blocks for a few seconds at most.
+
+    Raises:
+        KafkaError: Kafka cannot be reached, or there is no such topic.
+    """
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
+    await consumer.start()
+    try:
+        ids = consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
+        partitions = [TopicPartition(topic, number) for number in sorted(ids)]
+        first = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        consumer.assign(partitions)
+        for partition in partitions:
+            consumer.seek(partition, max(first[partition], ends[partition] - count))
+        records: list[Any] = []
+        empty = 0
+        while empty < EMPTY_POLLS and any([await consumer.position(part) < ends[part] for part in partitions]):
+            found = await consumer.getmany(timeout_ms=POLL_MS)
+            empty = 0 if found else empty + 1
+            for some in found.values():
+                records.extend(some)
+    finally:
+        await consumer.stop()
+    records.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
+    return records[-count:]
+
+
+async def _partitions(consumer: Any, topic: str) -> set[int]:
+    """Partitions of a topic the client did not know yet."""
+    await consumer._client.add_topic(topic)  # noqa: SLF001 - aiokafka has no public way without subscribing
+    ids: set[int] | None = consumer.partitions_for_topic(topic)
+    if not ids:
+        raise UnknownTopicOrPartitionError(f"there is no topic {topic}")
+    return ids
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """A record as JSON values, for a person to read: JSON as such, other bytes as far as they are text."""
+    try:
+        at = format_instant(recorded_at(record))
+    except RecordRejected:
+        at = None
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": at,
+        "key": _text(record.key),
+        "headers": {name: _text(value) for name, value in record.headers},
+        "value": _json_or_text(record.value),
+    }
+
+
+def _json_or_text(value: bytes | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return msgspec.json.decode(value)
+    except (ValueError, RecursionError):
+        return _text(value)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")

@@ -1,0 +1,222 @@
+"""Raw subscriber: batches of raw records, retried in place, committed by code that knows what was handled.
+
+FastStream swallows exceptions of its parser, its decoder and the handler, polls on, and the records are passed over.
+So here parser and decoder cannot raise, the handler lets nothing out, and offsets are committed explicitly for what
+was handled and nothing else.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Literal
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_when_event_set
+from tenacity.wait import wait_random_exponential
+
+from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
+from rewardpoints.domain.ports import Clock
+from rewardpoints.events.connection import consumer_group
+from rewardpoints.events.messages import Record
+from rewardpoints.events.waiting import pause
+from rewardpoints.settings import KafkaSettings
+from rewardpoints.telemetry import Metrics
+
+logger = structlog.get_logger(__name__)
+
+Handler = Callable[[Sequence[Record]], Awaitable[None]]
+OnFatal = Callable[[Exception], None]
+
+TRANSIENT: Final = (LedgerUnavailable, LedgerBusy, KafkaError)
+"""What passes by itself: the same batch is tried again until it does."""
+
+COMMIT_TIMEOUT_SECONDS: Final = 10.0
+FIRST_RETRY_SECONDS: Final = 0.2
+
+
+class RawSubscriber:
+    """Reads a topic in batches and hands them to ``handle``, which returns when the batch is safe in the ledger.
+
+    * ``LedgerUnavailable``, ``LedgerBusy`` or a ``KafkaError`` from ``handle``: tried again, with a pause that grows to
+      ``retry_max_seconds``, until it works or ``stopping`` is set. ``handle`` must therefore be idempotent.
+    * Any other exception: ``on_fatal`` is called, which must end the process; this subscriber handles and commits
+      nothing more.
+    * ``one_by_one``: ``handle`` gets one record at a time, so that a retry repeats one record and not the batch.
+
+    Set ``stopping`` before stopping the broker: the batch in flight is finished and committed, one that waits for a
+    retry is given up uncommitted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        handle: Handler,
+        *,
+        settings: KafkaSettings,
+        metrics: Metrics,
+        clock: Clock,
+        stopping: asyncio.Event,
+        on_fatal: OnFatal,
+        retry_max_seconds: float,
+        one_by_one: bool = False,
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self._handle = handle
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._stopping = stopping
+        self._on_fatal = on_fatal
+        self._retry_max_seconds = retry_max_seconds
+        self._one_by_one = one_by_one
+        self._given_up = False
+        self._subscriber: BatchSubscriber | None = None
+
+    @property
+    def group(self) -> str:
+        """The consumer group it reads in."""
+        return consumer_group(self._settings, self.name)
+
+    def attach(self, broker: KafkaBroker) -> None:
+        """Register on a broker that is not started yet. A later call replaces an earlier one."""
+        settings = self._settings
+        instance = settings.group_instance_id
+        batch: Literal[True] = True
+        subscriber = broker.subscriber(
+            self.topic,
+            batch=batch,
+            max_records=settings.max_batch_records,
+            batch_timeout_ms=settings.linger_ms,
+            group_id=self.group,
+            group_instance_id=f"{instance}.{self.name}" if instance else None,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.MANUAL,
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(settings.session_timeout_ms // 3, 1),
+            max_partition_fetch_bytes=max(2 * settings.max_message_bytes, 1_048_576),
+            parser=_parse,
+            decoder=_decode,
+            no_reply=True,
+            include_in_schema=False,
+        )
+        subscriber(self._on_batch)
+        assert isinstance(subscriber, BatchSubscriber)  # noqa: S101 - what ``batch=True`` makes
+        self._subscriber = subscriber
+
+    async def _on_batch(self, records: Sequence[Record]) -> None:
+        if self._given_up or self._stopping.is_set():
+            self._given_up = True  # a later batch must not be committed past this one
+            return
+        started = time.monotonic()
+        try:
+            done = await self._handled(records)
+        except Exception as error:
+            self._given_up = True
+            logger.exception("batch_failed_for_good", topic=self.topic, records=len(records))
+            self._on_fatal(error)
+            await self._stopping.wait()
+            return
+        if not done:
+            self._given_up = True
+            logger.warning("batch_given_up", topic=self.topic, records=len(records))
+            return
+        await self._commit(records)
+        self._measure(records, started)
+
+    async def _handled(self, records: Sequence[Record]) -> bool:
+        parts = [[record] for record in records] if self._one_by_one else [records]
+        for part in parts:
+            retrying = AsyncRetrying(
+                retry=retry_if_exception_type(TRANSIENT),
+                wait=wait_random_exponential(multiplier=FIRST_RETRY_SECONDS, max=self._retry_max_seconds),
+                stop=stop_when_event_set(self._stopping),  # type: ignore[arg-type]  # asks is_set(), as asyncio's has
+                sleep=partial(pause, stopping=self._stopping),
+                before_sleep=self._note_retry,
+            )
+            try:
+                await retrying(self._handle, part)
+            except RetryError:
+                return False
+        return True
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        self._metrics.batch_retries.labels(self.topic).inc()
+        error = state.outcome and state.outcome.exception()
+        logger.warning(
+            "batch_retried",
+            topic=self.topic,
+            attempt=state.attempt_number,
+            pause_seconds=round(state.upcoming_sleep, 1),
+            error=type(error).__name__,
+            detail=str(error),
+        )
+
+    async def _commit(self, records: Sequence[Record]) -> None:
+        """Commit what was handled, for partitions still assigned: aiokafka refuses the whole commit otherwise."""
+        consumer: Any = self._subscriber and self._subscriber.consumer
+        if consumer is None:
+            return
+        handled: dict[TopicPartition, int] = {}
+        for record in records:
+            handled[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        assigned = consumer.assignment()
+        offsets = {partition: offset for partition, offset in handled.items() if partition in assigned}
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+                await consumer.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
+            # Harmless: the records come again, and every write is idempotent.
+            self._metrics.commits_failed.labels(self.topic).inc()
+            logger.warning("commit_failed", topic=self.topic, error=type(error).__name__)
+        else:
+            self._metrics.commits.labels(self.topic).inc()
+
+    def _measure(self, records: Sequence[Record], started: float) -> None:
+        metrics, topic = self._metrics, self.topic
+        metrics.records_read.labels(topic).inc(len(records))
+        metrics.batch_records.labels(topic).observe(len(records))
+        metrics.batch_seconds.labels(topic).observe(time.monotonic() - started)
+        oldest = min(record.timestamp for record in records)
+        metrics.event_age_seconds.labels(topic).observe(max(_milliseconds(self._clock()) - oldest, 0) / 1000)
+
+
+def _milliseconds(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
+
+
+async def _parse(records: tuple[Record, ...]) -> KafkaMessage:
+    return RawMessage(records)
+
+
+async def _decode(message: KafkaMessage) -> Any:
+    return message.raw_message
+
+
+class RawMessage(KafkaMessage):
+    """Records as they came. Nothing of them is looked at, so nothing can fail."""
+
+    def __init__(self, records: tuple[Record, ...]) -> None:
+        super().__init__(raw_message=records, body=b"", consumer=_NO_CONSUMER)
+
+
+class _NoConsumer:
+    """Stands where FastStream keeps the consumer it commits with; committing is done above."""
+
+    async def commit(self) -> None:
+        """Nothing."""
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Nothing."""
+
+
+_NO_CONSUMER: Final = _NoConsumer()

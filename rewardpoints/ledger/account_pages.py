@@ -1,0 +1,147 @@
+"""Accounts in order: reading a range of accounts whole, each in one snapshot, in constant memory."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+from rewardpoints.ledger.driver import Collection, Database, Document, Session, driver_errors
+from rewardpoints.ledger.transactions import run
+
+KEYS_PER_READ: Final = 20_000
+"""Account keys read at once. They come from the index alone; the embedded server sorts what is left of the range."""
+
+ENTRIES_PER_SNAPSHOT: Final = 1000
+"""Lots and redemptions of one snapshot, more only where a single account has more."""
+
+Range = tuple[str, str]
+"""``low <= account < high``."""
+
+
+@dataclass(slots=True)
+class Entries:
+    """The documents of one account from one snapshot."""
+
+    account: str
+    lots: list[Document] = field(default_factory=list)
+    redemptions: list[Document] = field(default_factory=list)
+
+
+class AccountPages:
+    """Walks over accounts in the order of their keys."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        keys_per_read: int = KEYS_PER_READ,
+        entries_per_snapshot: int = ENTRIES_PER_SNAPSHOT,
+    ) -> None:
+        self._database = database
+        self._keys_per_read = keys_per_read
+        self._entries_per_snapshot = entries_per_snapshot
+
+    async def entries(
+        self, accounts: Range, *, skip: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[Entries]:
+        """The accounts of a range in order, without the first ``skip`` and at most ``limit`` of them.
+
+        Several small accounts share a snapshot. What is erased while the walk goes on is left out.
+
+        Raises:
+            LedgerUnavailable: at any step; what was yielded before stands.
+        """
+        first: str | None = None
+        last, count, position = "", 0, 0
+        async for account, size in self._sizes(accounts):
+            if limit is not None and position >= skip + limit:
+                break
+            position += 1
+            if position <= skip:
+                continue
+            if first is not None and count + size > self._entries_per_snapshot:
+                for entries in await self.read(first, last):
+                    yield entries
+                first, count = None, 0
+            first = first or account
+            last, count = account, count + size
+        if first is not None:
+            for entries in await self.read(first, last):
+                yield entries
+
+    async def read(self, first: str, last: str) -> Sequence[Entries]:
+        """The accounts from ``first`` to ``last``, both included, in one snapshot.
+
+        Raises:
+            LedgerUnavailable
+        """
+        # Equality where it is one account: both servers find it fastest so
+        wanted: Any = first if first == last else {"$gte": first, "$lte": last}
+
+        async def read_both(session: Session) -> tuple[list[Document], list[Document]]:
+            lots = await self._database.lots.find({"account": wanted}, session=session).to_list(None)
+            redemptions = await self._database.redemptions.find({"account": wanted}, session=session).to_list(None)
+            return lots, redemptions
+
+        lots, redemptions = await run(self._database, read_both)
+        found: dict[str, Entries] = {}
+        for lot in lots:
+            found.setdefault(lot["account"], Entries(lot["account"])).lots.append(lot)
+        for redemption in redemptions:
+            found.setdefault(redemption["account"], Entries(redemption["account"])).redemptions.append(redemption)
+        return [found[account] for account in sorted(found)]
+
+    async def count(self, accounts: Range) -> int:
+        """How many accounts the range has.
+
+        Raises:
+            LedgerUnavailable
+        """
+        within = {"$match": {"account": {"$gte": accounts[0], "$lt": accounts[1]}}}
+        distinct = {"$group": {"_id": "$account"}}
+        with driver_errors():
+            counted = await self._database.aggregate(
+                self._database.lots,
+                [
+                    within,
+                    distinct,
+                    {"$unionWith": {"coll": self._database.redemptions.name, "pipeline": [within, distinct]}},
+                    {"$group": {"_id": "$_id"}},
+                    {"$count": "accounts"},
+                ],
+            )
+        return int(counted[0]["accounts"]) if counted else 0
+
+    async def _sizes(self, accounts: Range) -> AsyncIterator[tuple[str, int]]:
+        """Each account of the range in order, with how many entries it has (or at least a page of them)."""
+        lots = self._keys(self._database.lots, accounts)
+        redemptions = self._keys(self._database.redemptions, accounts)
+        lot, redemption = await anext(lots, None), await anext(redemptions, None)
+        while lot or redemption:
+            account = min(key[0] for key in (lot, redemption) if key)
+            size = 0
+            if lot and lot[0] == account:
+                size += lot[1]
+                lot = await anext(lots, None)
+            if redemption and redemption[0] == account:
+                size += redemption[1]
+                redemption = await anext(redemptions, None)
+            yield account, size
+
+    async def _keys(self, collection: Collection, accounts: Range) -> AsyncIterator[tuple[str, int]]:
+        after: dict[str, Any] = {"$gte": accounts[0], "$lt": accounts[1]}
+        while True:
+            with driver_errors():
+                keys = await (
+                    collection.find({"account": after}, {"account": 1, "_id": 0})
+                    .sort("account", 1)
+                    .limit(self._keys_per_read)
+                    .to_list(None)
+                )
+            for account, group in groupby(keys, key=itemgetter("account")):
+                yield account, sum(1 for _ in group)
+            if len(keys) < self._keys_per_read:
+                return
+            # The last account's size may be counted short; its entries are read whole all the same
+            after = {"$gt": keys[-1]["account"], "$lt": accounts[1]}

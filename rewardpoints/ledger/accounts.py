@@ -1,0 +1,147 @@
+"""Accounts: reading, opening, adding to and erasing them."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+
+from pymongo.errors import DuplicateKeyError
+
+from rewardpoints.domain.accounts import Account, tenant_range
+from rewardpoints.domain.errors import AccountExists, IdempotencyConflict, LedgerUnavailable
+from rewardpoints.domain.history import History
+from rewardpoints.domain.lots import Lot
+from rewardpoints.ledger.account_pages import AccountPages, Entries
+from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
+from rewardpoints.ledger.driver import Database, driver_errors
+from rewardpoints.ledger.tombstones import Tombstones
+
+
+class Accounts:
+    """Implements the port of the same name."""
+
+    def __init__(self, database: Database, tombstones: Tombstones, pages: AccountPages | None = None) -> None:
+        self._database = database
+        self._tombstones = tombstones
+        self._pages = pages or AccountPages(database)
+
+    async def balance(self, account: Account, now: datetime) -> int | None:
+        """Σ remaining of the lots valid at ``now``; None where the account does not exist. One indexed read.
+
+        Raises:
+            LedgerUnavailable
+        """
+        with driver_errors():
+            open_lots = await self._database.lots.find(
+                {"account": account, "open": True, "validUntil": {"$gt": now}}, {"remaining": 1, "_id": 0}
+            ).to_list(None)
+            if not open_lots and not await self._exists(account):
+                return None
+        return sum(int(lot["remaining"]) for lot in open_lots)
+
+    async def history(self, account: Account) -> History | None:
+        """All entries of an account in one snapshot; None where the account does not exist.
+
+        Raises:
+            LedgerUnavailable
+        """
+        for entries in await self._pages.read(account, account):
+            return _history(entries)
+        return None
+
+    async def histories(self, tenant: str, *, skip: int = 0, limit: int | None = None) -> AsyncIterator[History]:
+        """The tenant's accounts in account order, in constant memory, each account in one snapshot.
+
+        Raises:
+            LedgerUnavailable: at any step.
+        """
+        async with aclosing(self._pages.entries(tenant_range(tenant), skip=skip, limit=limit)) as pages:
+            async for entries in pages:
+                yield _history(entries)
+
+    async def count(self, tenant: str) -> int:
+        """How many accounts the tenant has.
+
+        Raises:
+            LedgerUnavailable
+        """
+        return await self._pages.count(tenant_range(tenant))
+
+    async def open(self, lot: Lot) -> None:
+        """Open an account with its opening lot. Of several at once exactly one succeeds: they share the lot's id.
+
+        Raises:
+            AccountExists: it has a lot or a redemption already; nothing was changed.
+            LedgerUnavailable: also where the account is being erased; with a lot of a later instant it may succeed.
+        """
+        with driver_errors(writing=True):
+            if await self._exists(lot.account):
+                raise AccountExists
+            try:
+                await self._database.lots.insert_one(lot_document(lot))
+            except DuplicateKeyError as error:
+                raise AccountExists from error
+        await self._withdraw_if_erased(lot)
+
+    async def add(self, lot: Lot) -> bool:
+        """Add a manual lot. True when it was added now, False when the same request added it before.
+
+        Raises:
+            IdempotencyConflict: its id was used for something else; nothing was changed.
+            LedgerUnavailable: also where the account is being erased; with a lot of a later instant it may succeed.
+        """
+        with driver_errors(writing=True):
+            try:
+                await self._database.lots.insert_one(lot_document(lot))
+            except DuplicateKeyError as error:
+                stored = await self._database.lots.find_one({"_id": lot.id, "account": lot.account})
+                if stored is None:
+                    raise LedgerUnavailable("the account is being erased") from error
+                if lot_from(stored).fingerprint != lot.fingerprint:
+                    raise IdempotencyConflict from error
+                return False
+        await self._withdraw_if_erased(lot)
+        return True
+
+    async def erase(self, account: Account) -> None:
+        """Write a tombstone, then delete lots, redemptions, and lots again; unpublished requests go with them.
+
+        Idempotent; erasing again moves the tombstone forward. The second deletion of lots takes those that a
+        chargeback gave back between the first and the deletion of its redemption.
+
+        Raises:
+            LedgerUnavailable: erase again.
+        """
+        await self._tombstones.write(account)
+        with driver_errors(writing=True):
+            await self._database.lots.delete_many({"account": account})
+            await self._database.redemptions.delete_many({"account": account})
+            await self._database.lots.delete_many({"account": account})
+
+    async def _withdraw_if_erased(self, lot: Lot) -> None:
+        """Look for a tombstone after inserting: looking before would miss one written in between.
+
+        The lot's instant cannot be moved here (its validity hangs on it), so the caller must come again with a new one.
+        """
+        tombstone = await self._tombstones.find(lot.account)
+        if tombstone is None or tombstone.erased_at < lot.recorded_at:
+            return
+        with driver_errors(writing=True):
+            # One that was drawn on in this instant stays, or its redemption would have drawn on nothing
+            await self._database.lots.delete_one(
+                {"_id": lot.id, "account": lot.account, "recordedAt": lot.recorded_at, "remaining": lot.points}
+            )
+        raise LedgerUnavailable("the account is being erased")
+
+    async def _exists(self, account: Account) -> bool:
+        for collection in (self._database.lots, self._database.redemptions):
+            if await collection.find_one({"account": account}, {"_id": 1}):
+                return True
+        return False
+
+
+def _history(entries: Entries) -> History:
+    return History(
+        Account(entries.account),
+        [lot_from(document) for document in entries.lots],
+        [redemption_from(document) for document in entries.redemptions],
+    )

@@ -1,0 +1,207 @@
+"""The driver: the one place that knows PyMongo from Motor, and what their exceptions mean."""
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC
+from typing import Any, Final, TypeAlias, cast
+
+import pymongo
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    CursorNotFound,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from rewardpoints.domain.errors import LedgerUnavailable
+from rewardpoints.settings import MongodbDriver, MongodbSettings, SettingsInvalid
+
+Document: TypeAlias = dict[str, Any]
+Collection: TypeAlias = AsyncCollection[Document]
+Session: TypeAlias = AsyncClientSession
+
+TRANSIENT_TRANSACTION: Final = "TransientTransactionError"
+UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
+WRITE_CONFLICT: Final = 112
+DUPLICATE_KEY: Final = 11000
+IDLE_CONNECTION_SECONDS: Final = 300
+
+# What a server says about itself rather than about the request: stepping down, shutting down, out of disk, out of time,
+# refusing our credentials. The same request may succeed once somebody has mended that.
+_SERVER_TROUBLE: Final = frozenset(
+    {
+        *(6, 7, 89, 9001),  # network
+        *(91, 189, 10107, 11600, 11602, 13435, 13436),  # no primary, shutting down, interrupted by a change of state
+        *(24, 46, 50, 202, 262),  # out of time or of tickets
+        *(64, 79, 100, 133, 134, 150, 234, 251, 13388, 63),  # write concern, stale view, routing
+        *(13, 18, 8000),  # credentials: rotated, or not there yet
+        *(146, 14031, 8),  # out of memory or disk
+        WRITE_CONFLICT,
+    }
+)
+
+
+def is_server_trouble(code: object) -> bool:
+    """Whether an error code speaks of the server's state and not of what was sent."""
+    return code in _SERVER_TROUBLE
+
+
+def _unavailable(error: PyMongoError, *, writing: bool) -> LedgerUnavailable | None:
+    if isinstance(error, ConnectionFailure):
+        never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
+        return LedgerUnavailable(
+            f"MongoDB cannot be reached ({type(error).__name__})", outcome_unknown=writing and not never_sent
+        )
+    if isinstance(error, BulkWriteError):
+        details = cast("Mapping[str, Any]", error.details)
+        if details.get("writeConcernErrors") and not details.get("writeErrors"):
+            return LedgerUnavailable("MongoDB did not confirm a write at majority", outcome_unknown=True)
+        return None
+    if isinstance(error, OperationFailure) and (
+        isinstance(error, CursorNotFound | WriteConcernError)
+        or error.timeout
+        or is_server_trouble(error.code)
+        or error.has_error_label("RetryableWriteError")
+        or error.has_error_label(TRANSIENT_TRANSACTION)
+    ):
+        return LedgerUnavailable(
+            f"MongoDB cannot serve this now ({type(error).__name__}, code {error.code})",
+            outcome_unknown=writing and error.code != WRITE_CONFLICT,
+        )
+    return None
+
+
+@contextmanager
+def driver_errors(*, writing: bool = False) -> Iterator[None]:
+    """Raise ``LedgerUnavailable`` for what the driver raises when the server is at fault; all else passes unchanged.
+
+    With ``writing``, its ``outcome_unknown`` is set where the request may have been carried out.
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        unavailable = _unavailable(error, writing=writing)
+        if unavailable is None:
+            raise
+        raise unavailable from error
+
+
+class Database:
+    """The ledger's collections over either driver. Opening it contacts nobody; every call later may block.
+
+    Reads are from the primary at majority, writes are acknowledged by a majority. Collections are typed as PyMongo's;
+    those of Motor have the same methods but for what stands here: ``aggregate`` and sessions.
+    """
+
+    def __init__(self, client: Any, settings: MongodbSettings) -> None:
+        self._client = client
+        self._motor = settings.driver is MongodbDriver.MOTOR
+        self.name = settings.database
+        self.operation_timeout_seconds = settings.operation_timeout_seconds
+        self.raw = client.get_database(
+            settings.database,
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern("majority", wtimeout=int(settings.operation_timeout_seconds * 1000)),
+        )
+        self.lots: Collection = self.raw["lots"]
+        self.redemptions: Collection = self.raw["redemptions"]
+        self.tombstones: Collection = self.raw["tombstones"]
+        self.redeem_options: Collection = self.raw["redeemOptions"]
+        self.site_settings: Collection = self.raw["siteSettings"]
+
+    async def aggregate(
+        self, collection: Collection, pipeline: Sequence[Mapping[str, Any]], *, session: Session | None = None
+    ) -> list[Document]:
+        """All result documents of a pipeline."""
+        cursor: Any = collection.aggregate(pipeline, session=session)
+        if not self._motor:
+            cursor = await cursor
+        return cast("list[Document]", await cursor.to_list(None))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """A session in a transaction: snapshot reads, majority writes. What is not committed inside is rolled back."""
+        started: Any = self._client.start_session()
+        session: Any = await started if self._motor else started
+        try:
+            begun: Any = session.start_transaction(
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern("majority"),
+                read_preference=ReadPreference.PRIMARY,
+            )
+            if not self._motor:
+                await begun
+            yield session
+        finally:
+            # Ends an open transaction on the server; time is bounded, since the server may be what failed
+            with pymongo.timeout(1):
+                await asyncio.shield(session.end_session())
+
+    async def ping(self) -> None:
+        """One round trip to the primary.
+
+        Raises:
+            LedgerUnavailable: it did not answer.
+        """
+        with driver_errors():
+            await self._client.admin.command("ping", read_preference=ReadPreference.PRIMARY)
+
+    async def close(self) -> None:
+        """Close all connections. Calls after it fail."""
+        closing = self._client.close()
+        if not self._motor:
+            await closing
+
+
+def open_database(settings: MongodbSettings) -> Database:
+    """The database of the settings, over the driver they name. Does not wait for the server to be up.
+
+    Raises:
+        SettingsInvalid: the URI is not one, or the driver is not installed.
+    """
+    timeout_ms = int(settings.operation_timeout_seconds * 1000)
+    selection_ms = int(settings.server_selection_timeout_seconds * 1000)
+    try:
+        client = _client_class(settings.driver)(
+            settings.uri.get_secret_value(),
+            appname="rewardpoints",
+            connectTimeoutMS=min(timeout_ms, selection_ms),
+            maxIdleTimeMS=IDLE_CONNECTION_SECONDS * 1000,
+            maxPoolSize=settings.max_pool_size,
+            retryReads=True,
+            retryWrites=True,
+            serverSelectionTimeoutMS=selection_ms,
+            socketTimeoutMS=timeout_ms,
+            tz_aware=True,
+            tzinfo=UTC,
+            waitQueueTimeoutMS=timeout_ms,
+        )
+        return Database(client, settings)
+    except (ConfigurationError, ValueError, TypeError, OSError) as error:
+        # Their messages may repeat parts of the URI, a password among them
+        raise SettingsInvalid(f"REWARDPOINTS_MONGODB_URI: not a usable MongoDB URI ({type(error).__name__})") from None
+
+
+def _client_class(driver: MongodbDriver) -> Any:
+    if driver is MongodbDriver.PYMONGO:
+        return AsyncMongoClient
+    try:
+        return importlib.import_module("motor.motor_asyncio").AsyncIOMotorClient
+    except ImportError as error:
+        raise SettingsInvalid(
+            "REWARDPOINTS_MONGODB_DRIVER: motor is not installed, install the extra 'motor'"
+        ) from error

@@ -1,0 +1,126 @@
+"""Lots in batches, as the order consumer adds them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from bson.errors import BSONError
+from pymongo import DeleteOne
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
+
+from rewardpoints.domain.errors import LedgerUnavailable
+from rewardpoints.domain.lots import Lot
+from rewardpoints.domain.ports import AddedLots, Tombstone
+from rewardpoints.ledger.documents import lot_document, lot_from
+from rewardpoints.ledger.driver import DUPLICATE_KEY, Collection, Database, Document, driver_errors, is_server_trouble
+
+IDS_PER_READ: Final = 100
+"""The embedded server's time for an ``$in`` grows with the square of its length."""
+
+MAX_REASON_LENGTH: Final = 300
+
+# What a server answers when something within a command is unusable: bad value, unparsable, wrong type, invalid BSON,
+# too long, too large, failed validation. Only these are looked for record by record; all else is not a record's fault.
+_UNUSABLE_INPUT: Final = frozenset({2, 9, 14, 16, 22, 121, 10334, 17280})
+
+
+@dataclass(slots=True)
+class _Outcome:
+    added: list[int] = field(default_factory=list)
+    already_there: list[int] = field(default_factory=list)
+    rejected: dict[int, str] = field(default_factory=dict)
+
+
+class LotBatches:
+    """Adds the lots of orders; implements the port of the same name."""
+
+    def __init__(self, database: Database) -> None:
+        self._lots: Collection = database.lots
+
+    async def add_batch(self, lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
+        """Insert ``lots`` in one unordered bulk write; see the port.
+
+        Where the batch is refused as a whole it is halved until what is refused stands alone: one unusable lot costs
+        about 2 log2(n) writes and no other lot.
+
+        Raises:
+            LedgerUnavailable: some may have been added; adding the same batch again completes it.
+        """
+        outcome = _Outcome()
+        if lots:
+            documents = [lot_document(lot) for lot in lots]
+            await self._insert(documents, range(len(documents)), outcome)
+        differing = await self._differing(lots, sorted(outcome.already_there)) if compare else []
+        return AddedLots(sorted(outcome.added), sorted(outcome.already_there), differing, outcome.rejected)
+
+    async def delete_erased(self, lots: Sequence[Lot], tombstones: Sequence[Tombstone]) -> int:
+        """Delete those of ``lots`` earned at or before their account's tombstone; returns how many there were.
+
+        Raises:
+            LedgerUnavailable: call it again.
+        """
+        erased_at = {tombstone.account: tombstone.erased_at for tombstone in tombstones}
+        deletes = [
+            DeleteOne({"_id": lot.id, "account": lot.account, "createdAt": {"$lte": erased_at[lot.account]}})
+            for lot in lots
+            if lot.account in erased_at and lot.created_at <= erased_at[lot.account]
+        ]
+        if not deletes:
+            return 0
+        with driver_errors(writing=True):
+            result = await self._lots.bulk_write(deletes, ordered=False)
+        return result.deleted_count
+
+    async def _insert(self, documents: Sequence[Document], positions: Sequence[int], outcome: _Outcome) -> None:
+        try:
+            with driver_errors(writing=True):
+                await self._lots.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            _sort_out(cast("Mapping[str, Any]", error.details), positions, outcome)
+        except (BSONError, DocumentTooLarge, UnicodeError, OverflowError, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code not in _UNUSABLE_INPUT:
+                raise
+            if len(documents) == 1:
+                outcome.rejected[positions[0]] = _reason(str(error))
+                return
+            middle = len(documents) // 2
+            await self._insert(documents[:middle], positions[:middle], outcome)
+            await self._insert(documents[middle:], positions[middle:], outcome)
+        else:
+            outcome.added.extend(positions)
+
+    async def _differing(self, lots: Sequence[Lot], duplicates: Sequence[int]) -> list[int]:
+        stored: dict[str, Lot] = {}
+        for start in range(0, len(duplicates), IDS_PER_READ):
+            ids = [lots[position].id for position in duplicates[start : start + IDS_PER_READ]]
+            with driver_errors():
+                documents = await self._lots.find({"_id": {"$in": ids}}).to_list(None)
+            stored.update((document["_id"], lot_from(document)) for document in documents)
+        # One that has gone meanwhile was erased: there is nothing to differ from
+        return [
+            position
+            for position in duplicates
+            if lots[position].id in stored and not lots[position].same_grant(stored[lots[position].id])
+        ]
+
+
+def _sort_out(details: Mapping[str, Any], positions: Sequence[int], outcome: _Outcome) -> None:
+    if details.get("writeConcernErrors"):
+        raise LedgerUnavailable("MongoDB did not confirm a batch at majority", outcome_unknown=True)
+    errors: Iterable[Mapping[str, Any]] = details["writeErrors"]
+    refused = {error["index"]: error for error in errors}
+    for error in refused.values():
+        if is_server_trouble(error["code"]):
+            raise LedgerUnavailable(f"MongoDB cannot add a lot now (code {error['code']})", outcome_unknown=True)
+    for index, position in enumerate(positions):
+        failed = refused.get(index)
+        if failed is None:
+            outcome.added.append(position)
+        elif failed["code"] == DUPLICATE_KEY:
+            outcome.already_there.append(position)
+        else:
+            outcome.rejected[position] = _reason(f"{failed['errmsg']} (code {failed['code']})")
+
+
+def _reason(message: str) -> str:
+    return message[:MAX_REASON_LENGTH]

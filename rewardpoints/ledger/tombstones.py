@@ -1,0 +1,77 @@
+"""Tombstones: which customers were erased, and when by the server's clock."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from rewardpoints.domain.accounts import Account
+from rewardpoints.domain.ports import Tombstone
+from rewardpoints.domain.ports import Tombstones as TombstonesPort
+from rewardpoints.ledger.documents import tombstone_from
+from rewardpoints.ledger.driver import Collection, Database, driver_errors
+
+OVERLAP: Final = timedelta(seconds=60)
+"""How far behind the newest tombstone seen the next look begins: one may become visible after a later one."""
+
+
+class Tombstones:
+    """Reads and writes tombstones; implements the port of the same name."""
+
+    def __init__(self, database: Database) -> None:
+        self._tombstones: Collection = database.tombstones
+
+    async def since(self, instant: datetime | None) -> Sequence[Tombstone]:
+        """Tombstones erased at or after ``instant`` (all for None), oldest first.
+
+        Raises:
+            LedgerUnavailable
+        """
+        wanted: dict[str, Any] = {} if instant is None else {"erasedAt": {"$gte": instant}}
+        with driver_errors():
+            found = await self._tombstones.find(wanted).to_list(None)
+        return sorted(map(tombstone_from, found), key=lambda tombstone: (tombstone.erased_at, tombstone.account))
+
+    async def find(self, account: Account) -> Tombstone | None:
+        """The account's tombstone, if it was ever erased.
+
+        Raises:
+            LedgerUnavailable
+        """
+        with driver_errors():
+            found = await self._tombstones.find_one({"_id": account})
+        return tombstone_from(found) if found else None
+
+    async def write(self, account: Account) -> None:
+        """Erased now, by the server's clock; an earlier tombstone of the account moves forward.
+
+        Raises:
+            LedgerUnavailable: write it again.
+        """
+        with driver_errors(writing=True):
+            await self._tombstones.update_one({"_id": account}, {"$currentDate": {"erasedAt": True}}, upsert=True)
+
+
+class TombstoneCache:
+    """All tombstones, kept up to date by one indexed read a look. Holds one entry for each customer ever erased."""
+
+    def __init__(self, tombstones: TombstonesPort) -> None:
+        self._tombstones = tombstones
+        self._erased_at: dict[Account, datetime] = {}
+        self._newest: datetime | None = None
+
+    async def refresh(self) -> Sequence[Tombstone]:
+        """Read all tombstones, later only those since the newest one seen minus 60 seconds; returns what was read.
+
+        Raises:
+            LedgerUnavailable: nothing was changed, the next look reads the same.
+        """
+        read = await self._tombstones.since(self._newest - OVERLAP if self._newest else None)
+        for tombstone in read:
+            self._erased_at[tombstone.account] = tombstone.erased_at
+            if self._newest is None or tombstone.erased_at > self._newest:
+                self._newest = tombstone.erased_at
+        return read
+
+    def erased_at(self, account: Account) -> datetime | None:
+        """When the account was erased, as far as the last look saw."""
+        return self._erased_at.get(account)
