@@ -33,19 +33,23 @@ async def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 @pytest.fixture(scope="session")
-def cleaning_client(mongodb_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    """Drops the databases of the tests; one for all, as a client costs more than a drop."""
+def cleaning_client(mongodb_uri: str) -> Iterator[MongoClient[dict[str, Any]] | None]:
+    """Drops the databases of the tests on a server that outlives them; an embedded one goes with its folder."""
+    if chosen_servers()["mongodb"] == "embedded":
+        yield None
+        return
     with MongoClient[dict[str, Any]](mongodb_uri) as client:
         yield client
 
 
 @pytest.fixture
-def database_name(cleaning_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """The name of a database of this test's own; dropped afterwards."""
+def database_name(cleaning_client: MongoClient[dict[str, Any]] | None) -> Iterator[str]:
+    """The name of a database of this test's own."""
     name = f"test_{secrets.token_hex(8)}"
     yield name
-    with pymongo.timeout(_DROP_SECONDS):
-        cleaning_client.drop_database(name)
+    if cleaning_client is not None:
+        with pymongo.timeout(_DROP_SECONDS):
+            cleaning_client.drop_database(name)
 
 
 @pytest.fixture

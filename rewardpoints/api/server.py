@@ -9,12 +9,14 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from rewardpoints.domain.errors import RewardPointsError
+
 BACKLOG: Final = 1024
 KEEP_ALIVE_SECONDS: Final = 20
 MAX_HEADER_BYTES: Final = 32_768
 
 
-class AddressInUse(Exception):
+class AddressInUse(RewardPointsError):
     """The listening address cannot be had; the message names it."""
 
 

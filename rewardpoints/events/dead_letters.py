@@ -48,7 +48,8 @@ class DeadLetters:
     """Publishes dead letters: key, value and headers of the original unchanged, what happened in headers of their own.
 
     A record that is too large with these headers goes without its value, and says so with the value's size and
-    SHA-256; the original stays readable at its source. ``attempts`` and ``first-seen`` carry on from an earlier dead
+    SHA-256; the original stays readable at its source. A null key beside a null value becomes an empty one, which the
+    Kafka client demands. ``attempts`` and ``first-seen`` carry on from an earlier dead
     letter's headers where a retried record still has them.
     """
 

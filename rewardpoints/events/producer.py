@@ -118,11 +118,12 @@ class EventProducer:
         return producer
 
     async def _deliver(self, producer: Any, message: Message) -> KafkaError | None:
+        key = message.key
+        if key is None and message.value is None:
+            key = b""  # aiokafka refuses a message with neither
         try:
             async with asyncio.timeout(self._ack_timeout_seconds):
-                acknowledged = await producer.send(
-                    message.topic, message.value, key=message.key, headers=list(message.headers)
-                )
+                acknowledged = await producer.send(message.topic, message.value, key=key, headers=list(message.headers))
                 await acknowledged
         except TimeoutError:
             return KafkaTimeoutError(f"no acknowledgement within {self._ack_timeout_seconds} seconds")

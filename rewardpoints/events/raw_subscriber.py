@@ -171,11 +171,13 @@ class RawSubscriber:
             handled[TopicPartition(record.topic, record.partition)] = record.offset + 1
         assigned = consumer.assignment()
         offsets = {partition: offset for partition, offset in handled.items() if partition in assigned}
+        if not offsets:  # all were taken over by another member meanwhile
+            self._metrics.commits_failed.labels(self.topic).inc()
+            return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
                 await consumer.commit(offsets)
-        except (KafkaError, TimeoutError) as error:
-            # Harmless: the records come again, and every write is idempotent.
+        except Exception as error:  # noqa: BLE001 - whatever failed, the records come again and are applied once
             self._metrics.commits_failed.labels(self.topic).inc()
             logger.warning("commit_failed", topic=self.topic, error=type(error).__name__)
         else:

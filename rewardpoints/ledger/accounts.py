@@ -25,18 +25,26 @@ class Accounts:
         self._pages = pages or AccountPages(database)
 
     async def balance(self, account: Account, now: datetime) -> int | None:
-        """Σ remaining of the lots valid at ``now``; None where the account does not exist. One indexed read.
+        """Σ remaining of the lots valid at ``now``; None where the account does not exist.
+
+        One indexed read where there are points.
 
         Raises:
             LedgerUnavailable
         """
         with driver_errors():
-            open_lots = await self._database.lots.find(
-                {"account": account, "open": True, "validUntil": {"$gt": now}}, {"remaining": 1, "_id": 0}
-            ).to_list(None)
-            if not open_lots and not await self._exists(account):
-                return None
-        return sum(int(lot["remaining"]) for lot in open_lots)
+            points = await self._open_points(account, now)
+            if points == 0:
+                if not await self._exists(account):
+                    return None
+                # Read again: the account may have been opened between the two reads, and then it never was at 0
+                points = await self._open_points(account, now)
+        return points
+
+    async def _open_points(self, account: Account, now: datetime) -> int:
+        wanted = {"account": account, "open": True, "validUntil": {"$gt": now}}
+        found = await self._database.lots.find(wanted, {"remaining": 1, "_id": 0}).to_list(None)
+        return sum(int(lot["remaining"]) for lot in found)
 
     async def history(self, account: Account) -> History | None:
         """All entries of an account in one snapshot; None where the account does not exist.

@@ -23,7 +23,7 @@ from rewardpoints.domain.redemptions import Redemption, RedemptionIntent, redemp
 from rewardpoints.ledger import documents
 from rewardpoints.ledger.account_queue import AccountQueue
 from rewardpoints.ledger.driver import Database, Session, driver_errors
-from rewardpoints.ledger.transactions import AttemptFailed, CommitUnknown, attempt, attempts, deadline_in
+from rewardpoints.ledger.transactions import AttemptFailed, CommitUnknown, attempt, attempts, deadline_in, seconds_left
 from rewardpoints.telemetry import Metrics
 
 LAST_LOOK_SECONDS: Final = 1
@@ -77,13 +77,15 @@ class Spending:
     async def _redeem(self, intent: RedemptionIntent) -> tuple[Redemption, str]:
         deadline = deadline_in(self._timeout_seconds)
         async with self._queue.turn(intent.account, deadline):
+            waited = seconds_left(deadline) < self._timeout_seconds / 2
             try:
                 with driver_errors():
                     return await attempts(deadline)(self._attempt, intent, deadline)
             except CommitUnknown as error:
                 return await self._find_out(intent, error)
             except AttemptFailed as error:
-                if error.server_trouble:
+                # An attempt that others left no time for ends by time-out too, and that is not the server's trouble
+                if error.server_trouble and not waited:
                     raise LedgerUnavailable(str(error)) from error
                 raise LedgerBusy("too many redemptions of the account at once") from error
 

@@ -1,6 +1,7 @@
 """``rewardpoints dev``: servers, worker, API and sample data on this machine, until it is told to stop."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import uuid
@@ -32,6 +33,8 @@ Say = Callable[[str], None]
 
 SAMPLE_DAYS_AGO: Final = (40, 10, 0)
 """Age of the sample customer's first orders."""
+
+SAMPLES_TIMEOUT_SECONDS: Final = 20.0
 
 _log = logging.getLogger(__name__)
 
@@ -119,8 +122,13 @@ async def _ensure_samples(service: Service) -> None:
 
 
 async def _ensure_sample_orders(service: Service, kafka: KafkaSettings) -> None:
-    """Orders of the sample customer, published as an order service would, where the customer has no account."""
-    if await service.ledger.accounts.balance(account_of(TENANT, CUSTOMER), utc_now()) is not None:
+    """Orders of the sample customer, published as an order service would, where the customer has no account.
+
+    Returns when they are applied, so that the first look at the balance shows them.
+    """
+    account = account_of(TENANT, CUSTOMER)
+    accounts = service.ledger.accounts
+    if await accounts.balance(account, utc_now()) is not None:
         return
     now = utc_now()
     orders = [
@@ -131,6 +139,11 @@ async def _ensure_sample_orders(service: Service, kafka: KafkaSettings) -> None:
         await writer.write(
             kafka.topic_order_completed, [(order.key, order.value) for order in orders], headers=TENANT_HEADER
         )
+    points = sum(order.points for order in orders)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SAMPLES_TIMEOUT_SECONDS):
+            while (await accounts.balance(account, utc_now()) or 0) < points:  # noqa: ASYNC110 - another process's write
+                await asyncio.sleep(0.05)
 
 
 async def _offer_orders(kafka: KafkaSettings, per_second: float) -> None:

@@ -1,9 +1,8 @@
 """A server over the fakes and one over the ledger, each started once; every test has a tenant of its own on it."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -81,16 +80,22 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def api(shared_server: TestServer, client: httpx.AsyncClient) -> AsyncIterator[Api]:
+def api(shared_server: TestServer, client: httpx.AsyncClient) -> Iterator[Api]:
     """A client with a fresh tenant, on each kind of ports."""
     yield Api(shared_server, client, f"shop-{secrets.token_hex(4)}")
-    shared_server.faults.clear()
-    shared_server.clock.ahead = timedelta()
+    shared_server.restore()
+
+
+@pytest.fixture(scope="session")
+async def fakes_server(signer: Signer) -> AsyncIterator[TestServer]:
+    server = fake_server(signer)
+    async with serving(server, build_app(server)):
+        yield server
 
 
 @pytest.fixture
-async def fake_api(signer: Signer, client: httpx.AsyncClient) -> AsyncIterator[Api]:
-    """A client of a server of this test's own, over the fakes: for what the ledger has no part in."""
-    server = fake_server(signer)
-    async with serving(server, build_app(server)):
-        yield Api(server, client, "shop")
+def fake_api(fakes_server: TestServer, client: httpx.AsyncClient) -> Iterator[Api]:
+    """A client of a server whose fakes are this test's own: for what the ledger has no part in."""
+    fakes_server.empty()
+    yield Api(fakes_server, client, "shop")
+    fakes_server.restore()

@@ -1,7 +1,7 @@
 """The ports of the API in memory, with the ledger's semantics by the domain's own functions."""
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -201,12 +201,13 @@ class Faults:
     def clear(self) -> None:
         self._planted.clear()
 
-    def over(self, name: str, port: Any) -> Any:
+    def over(self, name: str, port: Callable[[], Any]) -> Any:
+        """The port, looked up at every call, with the faults planted in it."""
         return _Faulty(name, port, self._planted)
 
 
 class _Faulty:
-    def __init__(self, name: str, port: Any, planted: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, port: Callable[[], Any], planted: Mapping[str, Any]) -> None:
         self._name = name
         self._port = port
         self._planted = planted
@@ -219,4 +220,4 @@ class _Faulty:
                 raise fault
 
             return failing
-        return fault or getattr(self._port, method)
+        return fault or getattr(self._port(), method)

@@ -5,8 +5,10 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import httpx
 import jwt
@@ -38,6 +40,7 @@ from tests.api.fakes import (
 ORIGIN = "https://shop.example"
 ISSUER = "https://id.example"
 AUDIENCE = "rewardpoints"
+PORTS = tuple(port.name for port in fields(Ports))
 MAX_BODY_BYTES = 65_536
 ALL_SCOPES = (VIEW_SCOPE, MANAGE_SCOPE, SITE_SCOPE)
 OPTION: dict[str, Any] = {
@@ -94,28 +97,17 @@ class KeyServer:
         return json.dumps({"keys": [signer.jwk for signer in self.signers]}).encode()
 
 
-class Backend(Protocol):
-    """What a server under test keeps its data in."""
-
-    @property
-    def ports(self) -> Ports: ...
-
-
-@dataclass
-class FakeBackend:
-    clock: Clock
-    ports: Ports = field(init=False)
-
-    def __post_init__(self) -> None:
-        accounts, settings = FakeAccounts(), FakeSettings()
-        self.ports = Ports(
-            accounts=accounts,
-            redemptions=FakeRedemptions(accounts, self.clock),
-            redeem_options=FakeRedeemOptions(),
-            settings_store=settings,
-            settings_reader=settings,
-            coupon_requests=RecordedCouponRequests(),
-        )
+def fake_ports(clock: Clock, requests: RecordedCouponRequests) -> Ports:
+    """Empty fakes."""
+    accounts, settings = FakeAccounts(), FakeSettings()
+    return Ports(
+        accounts=accounts,
+        redemptions=FakeRedemptions(accounts, clock),
+        redeem_options=FakeRedeemOptions(),
+        settings_store=settings,
+        settings_reader=settings,
+        coupon_requests=requests,
+    )
 
 
 @dataclass
@@ -134,6 +126,22 @@ class TestServer:
     mongodb: FakeCheck = field(default_factory=FakeCheck)
     kafka: FakeCheck = field(default_factory=FakeCheck)
 
+    def restore(self) -> None:
+        """Undo what a test did to the server itself."""
+        self.faults.clear()
+        self.clock.ahead = timedelta()
+        self.mongodb.up = self.kafka.up = True
+
+    def empty(self) -> None:
+        """Fresh fakes in place of the ports."""
+        self.coupon_requests.redemptions.clear()
+        self.ports = fake_ports(self.clock, self.coupon_requests)
+
+    def requests(self, operation: str, status: int) -> float:
+        """How often an operation answered a status."""
+        labels = {"operation": operation, "status": str(status)}
+        return self.metrics.registry.get_sample_value("rewardpoints_http_requests_total", labels) or 0
+
 
 def build_app(
     server: TestServer,
@@ -146,12 +154,8 @@ def build_app(
     """The application over the server's ports, with faults where a test plants them."""
     token = token or TokenSettings(issuer=ISSUER, audience=AUDIENCE)
     ring = KeyRing(keys or KeyServer(server.signer), algorithms=token.algorithms, cache_seconds=300)
-    faulty = {
-        port.name: server.faults.over(port.name, getattr(server.ports, port.name))
-        for port in Ports.__dataclass_fields__.values()
-    }
     return create_app(
-        ports=Ports(**faulty),
+        ports=Ports(**{name: server.faults.over(name, partial(_port, server, name)) for name in PORTS}),
         http=http or HttpSettings(cors_origins=(ORIGIN,), max_body_bytes=MAX_BODY_BYTES),
         site_settings=site_settings or SiteSettingsSettings(cache_seconds=0),
         verifier=TokenVerifier(token, ring),
@@ -161,6 +165,10 @@ def build_app(
         asyncapi={"asyncapi": "3.0.0"},
         randomness=secrets.token_bytes,
     )
+
+
+def _port(server: TestServer, name: str) -> Any:
+    return getattr(server.ports, name)
 
 
 @asynccontextmanager
@@ -177,11 +185,8 @@ async def serving(server: TestServer, app: FastAPI) -> AsyncIterator[TestServer]
 
 def fake_server(signer: Signer) -> TestServer:
     """A server over the fakes, not running yet."""
-    clock = TestClock()
-    ports = FakeBackend(clock).ports
-    requests = ports.coupon_requests
-    assert isinstance(requests, RecordedCouponRequests)
-    return TestServer(ports=ports, clock=clock, signer=signer, coupon_requests=requests)
+    clock, requests = TestClock(), RecordedCouponRequests()
+    return TestServer(ports=fake_ports(clock, requests), clock=clock, signer=signer, coupon_requests=requests)
 
 
 @dataclass

@@ -21,9 +21,11 @@ def driver(request: pytest.FixtureRequest) -> MongodbDriver:
 async def ledger(mongodb_uri: str, database_name: str, driver: MongodbDriver) -> AsyncIterator[Ledger]:
     """A ledger of this test's own, empty and with its indexes."""
     opened = open_ledger(mongodb_uri, database_name, driver)
-    await opened.ensure_indexes()
-    yield opened
-    await opened.close()
+    try:
+        await opened.ensure_indexes()
+        yield opened
+    finally:
+        await opened.close()
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def another(mongodb_uri: str, database_name: str, driver: MongodbDriver) -> Ledg
     @asynccontextmanager
     async def opener(**service: Any) -> AsyncIterator[Ledger]:
         opened = open_ledger(mongodb_uri, database_name, driver, **service)
-        yield opened
-        await opened.close()
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
     return opener

@@ -39,6 +39,10 @@ async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, wha
         await asyncio.sleep(0.05)
 
 
+def _environment_without_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("REWARDPOINTS")}
+
+
 class Process:
     """One ``rewardpoints`` command."""
 
@@ -167,15 +171,13 @@ class Stack:
         await self.writer.__aexit__()
         await self.ledger.close()
 
-    async def settings_version(
-        self, site: str, content: dict[str, Any], *, tenant: str = TENANT, number: int = 1
-    ) -> None:
+    async def settings_version(self, site: str, content: dict[str, Any], *, tenant: str = TENANT) -> None:
         at = to_milliseconds(datetime.now(UTC) - timedelta(days=3000))
         appended = await self.ledger.site_settings.append(
             SettingsVersion(
                 tenant=tenant,
                 site_code=site,
-                version=number,
+                version=1,
                 saved_at=at,
                 effective_at=at,
                 settings=parse_site_settings(content),

@@ -35,9 +35,7 @@ def public_orders() -> list[dict[str, Any]]:
         pytest.param(
             public_orders(),
             id="public",
-            marks=pytest.mark.skipif(
-                not PUBLIC_ORDERS.is_dir(), reason="the two public orders are not beside the repo"
-            ),
+            marks=pytest.mark.skipif(not PUBLIC_ORDERS.is_dir(), reason="the public orders are not beside this repo"),
         ),
     ],
 )

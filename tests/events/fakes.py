@@ -1,9 +1,11 @@
 """The ledger's ports kept in memory, with outages on demand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.errors import LedgerUnavailable, RecordRejected, RejectReason
@@ -11,6 +13,9 @@ from rewardpoints.domain.lots import Draw, Lot
 from rewardpoints.domain.ports import AddedLots, RedemptionCounts, SiteKey, Tombstone
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionIntent, RedemptionState
 from rewardpoints.domain.site_settings import SettingsHistory, SettingsVersion, SiteSettings
+from rewardpoints.events.messages import Message
+from rewardpoints.events.producer import EventProducer
+from rewardpoints.settings import KafkaSettings
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 TENANT = "acme"
@@ -149,6 +154,8 @@ class FakeRedemptions:
         self.stored = {one.id: one for one in redemptions}
         self.lots: dict[str, Lot] = {}
         self.reasons: dict[str, str] = {}
+        self.issued_at: dict[str, datetime] = {}
+        self.counted: list[tuple[datetime, float]] = []
 
     async def redeem(self, intent: RedemptionIntent) -> Redemption:
         raise NotImplementedError
@@ -175,6 +182,7 @@ class FakeRedemptions:
         if stored.state is RedemptionState.CHARGED_BACK:
             raise RecordRejected(RejectReason.ISSUED_AFTER_CHARGEBACK, "the points were given back before")
         self.stored[redemption.id] = replace(stored, state=RedemptionState.ISSUED)
+        self.issued_at.setdefault(redemption.id, at)
         return stored.state is not RedemptionState.ISSUED
 
     async def take_due(self, now: datetime, *, lease_seconds: float, limit: int) -> Sequence[Redemption]:
@@ -188,11 +196,37 @@ class FakeRedemptions:
         self.outage.check()
         self.stored[redemption_id] = replace(self.stored[redemption_id], publish_at=None)
 
+    async def unanswered(self, before: datetime, *, limit: int) -> Sequence[Redemption]:
+        self.outage.check()
+        waiting = [one for one in self.stored.values() if one.state is RedemptionState.REQUESTED]
+        return sorted((one for one in waiting if one.created_at < before), key=lambda one: one.created_at)[:limit]
+
     async def counts(self, now: datetime, *, unanswered_after_seconds: float) -> RedemptionCounts:
         self.outage.check()
+        self.counted.append((now, unanswered_after_seconds))
         due = [one.publish_at for one in self.stored.values() if one.publish_at is not None]
         return RedemptionCounts(due=len(due), oldest_due=min(due, default=None), unanswered=0, oldest_unanswered=None)
 
     @property
     def unpublished(self) -> set[str]:
         return {one.id for one in self.stored.values() if one.publish_at is not None}
+
+
+class FakeProducer(EventProducer):
+    """Keeps what it is given; what ``refuses`` says is not acknowledged."""
+
+    def __init__(self, *, max_message_bytes: int = 1_048_576) -> None:
+        super().__init__(KafkaSettings(bootstrap_servers="nowhere:1", max_message_bytes=max_message_bytes))
+        self.outage = FakeOutage()
+        self.outage.error = KafkaConnectionError("no broker")
+        self.published: list[Message] = []
+        self.refuses: Callable[[Message], KafkaError | None] = lambda _: None
+
+    async def connect(self) -> None:
+        self.outage.check()
+
+    async def publish_all(self, messages: Sequence[Message]) -> list[KafkaError | None]:
+        self.outage.check()
+        outcomes = [self.refuses(message) for message in messages]
+        self.published += [message for message, failure in zip(messages, outcomes, strict=True) if failure is None]
+        return outcomes
