@@ -97,13 +97,16 @@ ReferenceId = Annotated[
     str, Field(max_length=MAX_ID_LENGTH), AfterValidator(lambda value: check_text("reference-id", value))
 ]
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH), AfterValidator(lambda value: check_text("description", value))]
-_STRICT: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=False)
+
+
+def _strict(**example: Any) -> ConfigDict:
+    return ConfigDict(strict=True, extra="ignore", json_schema_extra={"examples": [example]})
 
 
 class PointsIn(BaseModel):
     """Points to add. ``usedPoints``, ``usedWith`` and ``allPointsAfterCreation`` may be sent and are ignored."""
 
-    model_config = _STRICT
+    model_config = _strict(points=20, description="points added", createdAt="2019-08-24T14:15:22Z")
 
     id: Id | None = None
     reference_id: ReferenceId | None = Field(None, alias="reference-id")
@@ -116,13 +119,17 @@ class PointsIn(BaseModel):
 class AddedPointsIn(PointsIn):
     """Points to add to an account. ``createdAt`` is the server's; a sent one is ignored."""
 
+    model_config = _strict(id="12345fee", points=123, description="points added", validUntil="2089-08-24T14:15:22Z")
+
     points: int = Field(ge=1, le=MAX_POINTS)
 
 
 class NewCustomerIn(BaseModel):
     """An account to open: ``{customerId, startPoints}``, or ``{points}`` alone; without either, with 0 points."""
 
-    model_config = _STRICT
+    model_config = _strict(
+        customerId="C4289081720", startPoints={"id": "12345fee", "reference-id": "123456", "points": 20}
+    )
 
     customer_id: str | None = Field(None, alias="customerId", max_length=MAX_ID_LENGTH)
     start_points: PointsIn | None = Field(None, alias="startPoints")
@@ -143,7 +150,7 @@ class NewCustomerIn(BaseModel):
 class RedeemedPointsIn(BaseModel):
     """Points to redeem without a coupon. ``createdAt`` and ``allPointsAfterCreation`` may be sent and are ignored."""
 
-    model_config = _STRICT
+    model_config = _strict(points=50, description="points redeemed")
 
     id: Id | None = None
     description: Text | None = None
@@ -153,7 +160,7 @@ class RedeemedPointsIn(BaseModel):
 class RedeemIn(BaseModel):
     """The option to redeem for, under either of the two names clients use."""
 
-    model_config = _STRICT
+    model_config = _strict(id="575937654bf757001d8496c9")
 
     id: Id | None = None
     redeem_option_id: Id | None = Field(None, alias="redeemOptionId")

@@ -201,38 +201,56 @@ OPTION_CHANGED: Final[dict[str, Any]] = {
     "model": OptionChangedError,
 }
 
-_TEXT: Final = {"type": "string", "maxLength": 2000}
-_MONEY: Final = {
-    "type": "object",
-    "properties": {
-        "amount": {"type": "number", "minimum": 0},
-        "currency": {"type": "string", "pattern": "^[a-zA-Z]{3}$"},
-    },
-    "required": ["amount", "currency"],
+_TEXT: Final[dict[str, Any]] = {"type": "string", "maxLength": 2000}
+_NAME: Final[dict[str, Any]] = {**_TEXT, "minLength": 1, "pattern": r"\S"}
+_MOST: Final = 1_000_000_000
+
+
+def _money(**least: int) -> dict[str, Any]:
+    amount = {"type": "number", "maximum": _MOST, **least}
+    currency = {"type": "string", "pattern": "^[a-zA-Z]{3}$"}
+    return {
+        "type": "object",
+        "properties": {"amount": amount, "currency": currency},
+        "required": ["amount", "currency"],
+    }
+
+
+_COUPON_PROPERTIES: Final[dict[str, Any]] = {
+    "name": _NAME,
+    "description": _TEXT,
+    "discountType": {"type": "string", "enum": ["ABSOLUTE", "PERCENT"]},
+    "discountPercentage": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+    "discountAbsolute": _money(exclusiveMinimum=0),
+    "allowAnonymous": {"type": "boolean"},
+    "maxRedemptions": {"type": "number", "minimum": -1, "maximum": _MOST},
+    "maxRedemptionsPerCustomer": {"type": "number", "minimum": -1, "maximum": _MOST},
+    "status": {"type": "string", "enum": ["INACTIVE", "VALID", "EXPIRED", "USED"]},
+    "restrictions": {"type": "object", "properties": {"minOrderValue": _money(minimum=0)}},
 }
+
+
+def _coupon_of(discount_type: str, discount: str) -> dict[str, Any]:
+    kind = {"discountType": {"type": "string", "enum": [discount_type]}}
+    return {
+        "type": "object",
+        "properties": _COUPON_PROPERTIES | kind,
+        "required": ["name", "discountType", discount],
+    }
+
+
 _OPTION_PROPERTIES: Final[dict[str, Any]] = {
     "type": {"type": "string", "enum": ["coupon"]},
-    "name": {**_TEXT, "minLength": 1},
+    "name": _NAME,
     "description": _TEXT,
-    "points": {"type": "integer", "minimum": 1, "maximum": 1_000_000_000},
-    "coupon": {
-        "type": "object",
-        "properties": {
-            "name": {**_TEXT, "minLength": 1},
-            "description": _TEXT,
-            "discountType": {"type": "string", "enum": ["ABSOLUTE", "PERCENT"]},
-            "discountPercentage": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
-            "discountAbsolute": _MONEY,
-            "allowAnonymous": {"type": "boolean"},
-            "maxRedemptions": {"type": "number", "minimum": -1},
-            "maxRedemptionsPerCustomer": {"type": "number", "minimum": -1},
-            "status": {"type": "string", "enum": ["INACTIVE", "VALID", "EXPIRED", "USED"]},
-            "restrictions": {"type": "object", "properties": {"minOrderValue": _MONEY}},
-        },
-    },
-    "pointsAfterCoupon": {"type": "integer"},
+    "points": {"type": "integer", "minimum": 1, "maximum": _MOST},
+    "pointsAfterCoupon": {"type": "integer", "minimum": -_MOST, "maximum": _MOST},
     "metadata": {"type": "object", "properties": {"version": {"type": "integer"}}},
 }
+_COUPON: Final[dict[str, Any]] = {
+    "oneOf": [_coupon_of("ABSOLUTE", "discountAbsolute"), _coupon_of("PERCENT", "discountPercentage")]
+}
+_COUPON_PARTS: Final[dict[str, Any]] = {"type": "object", "properties": _COUPON_PROPERTIES}
 _OPTION_EXAMPLE: Final = {
     "type": "coupon",
     "name": "10 euro voucher",
@@ -259,13 +277,17 @@ _SITE_EXAMPLE: Final = {
 NEW_OPTION: Final = WithJsonSchema(
     {
         "type": "object",
-        "properties": _OPTION_PROPERTIES,
+        "properties": {**_OPTION_PROPERTIES, "coupon": _COUPON},
         "required": ["type", "name", "points", "coupon"],
         "examples": [_OPTION_EXAMPLE],
     }
 )
 OPTION_PARTS: Final = WithJsonSchema(
-    {"type": "object", "properties": _OPTION_PROPERTIES, "examples": [{"points": 100, "metadata": {"version": 1}}]}
+    {
+        "type": "object",
+        "properties": {**_OPTION_PROPERTIES, "coupon": _COUPON_PARTS},
+        "examples": [{"points": 100, "metadata": {"version": 1}}],
+    }
 )
 COUPON_SETTINGS: Final = WithJsonSchema(
     {

@@ -30,8 +30,7 @@ async def last_records(settings: KafkaSettings, topic: str, count: int) -> Seque
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     await consumer.start()
     try:
-        ids = consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
-        partitions = [TopicPartition(topic, number) for number in sorted(ids)]
+        partitions = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
         first = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
         consumer.assign(partitions)
@@ -50,13 +49,12 @@ async def last_records(settings: KafkaSettings, topic: str, count: int) -> Seque
     return records[-count:]
 
 
-async def _partitions(consumer: Any, topic: str) -> set[int]:
-    """Partitions of a topic the client did not know yet."""
-    await consumer._client.add_topic(topic)  # noqa: SLF001 - aiokafka has no public way without subscribing
-    ids: set[int] | None = consumer.partitions_for_topic(topic)
-    if not ids:
+async def _partitions(consumer: Any, topic: str) -> list[int]:
+    """The partitions of a topic. All topics are listed first: asking for one that is not there may create it."""
+    if topic not in await consumer.topics():
         raise UnknownTopicOrPartitionError(f"there is no topic {topic}")
-    return ids
+    await consumer._client.add_topic(topic)  # noqa: SLF001 - aiokafka has no public way without subscribing
+    return sorted(consumer.partitions_for_topic(topic) or ())
 
 
 def describe(record: Record) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
+from typing import Final
 
+from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
 from rewardpoints.domain.accounts import Account, tenant_range
@@ -12,8 +14,11 @@ from rewardpoints.domain.history import History
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
 from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
-from rewardpoints.ledger.driver import Database, driver_errors
+from rewardpoints.ledger.driver import Collection, Database, driver_errors
 from rewardpoints.ledger.tombstones import Tombstones
+
+MOST_ROUNDS: Final = 20
+DELETES_PER_WRITE: Final = 1000
 
 
 class Accounts:
@@ -111,19 +116,35 @@ class Accounts:
         return True
 
     async def erase(self, account: Account) -> None:
-        """Write a tombstone, then delete lots, redemptions, and lots again; unpublished requests go with them.
+        """Write a tombstone, then delete lots and redemptions until a look at each finds none left.
 
-        Idempotent; erasing again moves the tombstone forward. The second deletion of lots takes those that a
-        chargeback gave back between the first and the deletion of its redemption.
+        Looking again takes what others committed meanwhile: a lot that a chargeback gave back just before its
+        redemption was deleted, a redemption that drew on such a lot. So nothing is left that refers to something gone.
+        Unpublished coupon requests go with their redemptions. Idempotent; erasing again moves the tombstone forward.
 
         Raises:
-            LedgerUnavailable: erase again.
+            LedgerUnavailable: erase again; also where the account gains entries faster than they are deleted.
         """
         await self._tombstones.write(account)
+        for _ in range(MOST_ROUNDS):
+            lots = await self._delete_all(self._database.lots, account)
+            redemptions = await self._delete_all(self._database.redemptions, account)
+            if not lots and not redemptions:
+                return
+        raise LedgerUnavailable("the account gains entries while it is being erased")
+
+    async def _delete_all(self, collection: Collection, account: Account) -> bool:
+        """Delete what the account has in a collection now; False when that was nothing.
+
+        One by one: the embedded server holds its collection lock while a ``delete_many`` waits for a transaction that
+        needs the lock to go on.
+        """
         with driver_errors(writing=True):
-            await self._database.lots.delete_many({"account": account})
-            await self._database.redemptions.delete_many({"account": account})
-            await self._database.lots.delete_many({"account": account})
+            found = await collection.find({"account": account}, {"_id": 1}).to_list(None)
+            deletes = [DeleteOne({"_id": document["_id"], "account": account}) for document in found]
+            for start in range(0, len(deletes), DELETES_PER_WRITE):
+                await collection.bulk_write(deletes[start : start + DELETES_PER_WRITE], ordered=False)
+        return bool(found)
 
     async def _withdraw_if_erased(self, lot: Lot) -> None:
         """Look for a tombstone after inserting: looking before would miss one written in between.

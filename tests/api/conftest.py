@@ -73,7 +73,7 @@ async def shared_server(ledger_uri: str | None, signer: Signer) -> AsyncIterator
         yield await stack.enter_async_context(serving(server, build_app(server)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=20) as opened:
         yield opened

@@ -39,7 +39,7 @@ class FakeAccounts:
         return History(account, lots, redemptions) if lots or redemptions else None
 
     def accounts(self, tenant: str) -> list[Account]:
-        entries = [*self.lots.values(), *self.redemptions.values()]
+        entries: list[Lot | Redemption] = [*self.lots.values(), *self.redemptions.values()]
         return sorted({entry.account for entry in entries if tenant_of(entry.account) == tenant})
 
     async def balance(self, account: Account, now: datetime) -> int | None:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from rewardpoints.api.access import MANAGE_SCOPE, SITE_SCOPE, VIEW_SCOPE
 from rewardpoints.api.application import create_app
-from rewardpoints.api.keys import KeyRing, KeysUnavailable, KeySource
+from rewardpoints.api.keys import KeyRing, KeySource, KeysUnavailable
 from rewardpoints.api.operations import ReadinessChecks
 from rewardpoints.api.ports import Ports
 from rewardpoints.api.server import HttpServer

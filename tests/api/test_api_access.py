@@ -74,7 +74,10 @@ def admitted(answer: httpx.Response) -> bool:
 def test_the_table_holds_every_operation(signer: Signer) -> None:
     document = build_app(fake_server(signer)).openapi()
     documented = {
-        (method.upper(), path.replace("{customerId}", "c1").replace("{redeemOptionId}", "x").replace("{siteCode}", "main"))
+        (
+            method.upper(),
+            path.replace("{customerId}", "c1").replace("{redeemOptionId}", "x").replace("{siteCode}", "main"),
+        )
         for path, item in document["paths"].items()
         for method in item
     }
@@ -203,7 +206,7 @@ def bad_tokens(signer: Signer) -> dict[str, str]:
         "two parts": "a.b",
         "not base64": "!.!.!",
         "not ascii": "caf\u00e9",
-        "none": jwt.encode(claims, None, algorithm="none"),
+        "none": jwt.encode(claims, "", algorithm="none"),
         "none with signature": _with_header(good, alg="none", typ="JWT", kid=signer.key_id),
         "public key as secret": _confused(signer, claims),
         "other algorithm": _with_header(good, alg="PS256", typ="JWT", kid=signer.key_id),

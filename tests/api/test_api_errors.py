@@ -71,14 +71,18 @@ async def test_a_body_that_is_no_json(fake_api: Api, body: bytes) -> None:
     assert await fake_api.server.ports.accounts.count("shop") == 0
 
 
-@pytest.mark.parametrize("content_type", [None, "application/json", "Application/JSON; charset=utf-8", "application/x+json"])
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "Application/JSON; charset=utf-8", "application/x+json"]
+)
 async def test_accepted_content_types(fake_api: Api, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     answer = await fake_api.call("POST", ADD, content=b'{"points": 1}', headers=headers)
     assert answer.status_code == 201
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", ""])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", ""]
+)
 async def test_other_content_types(fake_api: Api, content_type: str) -> None:
     answer = await fake_api.call("POST", ADD, content=b'{"points": 1}', headers={"Content-Type": content_type})
     assert (answer.status_code, set(answer.json())) == (415, RESOURCE_ERROR)
@@ -124,9 +128,7 @@ async def test_a_ledger_that_is_down(fake_api: Api) -> None:
         assert "secret" not in answer.text
 
 
-async def test_anything_unforeseen_is_a_500_that_tells_nothing(
-    fake_api: Api, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_anything_unforeseen_is_a_500_that_tells_nothing(fake_api: Api, caplog: pytest.LogCaptureFixture) -> None:
     fake_api.server.faults.plant("accounts.balance", ValueError("secret"))
 
     answer = await fake_api.call("GET", "/reward-points/customer/a%20b", headers={"Origin": ORIGIN})
@@ -136,7 +138,9 @@ async def test_anything_unforeseen_is_a_500_that_tells_nothing(
     body = answer.json()
     assert body.pop("timestamp").endswith("+00:00")
     assert body == {"status": 500, "error": "Internal Server Error", "path": "/reward-points/customer/a%20b"}
-    assert not [record for record in caplog.records if record.name == "uvicorn.error" and record.levelno >= logging.ERROR]
+    assert not [
+        record for record in caplog.records if record.name == "uvicorn.error" and record.levelno >= logging.ERROR
+    ]
     fake_api.server.faults.clear()
     assert (await fake_api.call("GET", "/reward-points/customer/a%20b")).status_code == 404
 

@@ -250,7 +250,9 @@ async def test_redeeming_is_repeatable(api: Api, by: str) -> None:
     body: dict[str, Any] = {"points": 10, **({"id": "r1"} if by == "id" else {})}
     headers = {"Idempotency-Key": "r1"} if by == "key" else {}
     statuses = [
-        (await api.call("POST", f"{customer()}/redeemPoints", json={**body, "points": points}, headers=headers)).status_code
+        (
+            await api.call("POST", f"{customer()}/redeemPoints", json={**body, "points": points}, headers=headers)
+        ).status_code
         for points in (10, 10, 11)
     ]
     assert statuses == [201, 201, 400]
@@ -364,17 +366,17 @@ async def test_a_stream_ends_its_reading_when_the_client_goes(fake_api: Api) -> 
     await fake_api.give("c1", 5, description="x" * 1999)
     history = await fake_api.server.ports.accounts.history(fake_api.account("c1"))
     read = 0
-    ended = False
+    ended = asyncio.Event()
 
     async def endless(*_arguments: Any, **_options: Any) -> Any:
-        nonlocal read, ended
+        nonlocal read
         try:
             while True:
                 read += 1
                 await asyncio.sleep(0)  # as a real ledger does
                 yield history
         finally:
-            ended = True
+            ended.set()
 
     fake_api.server.faults.plant("accounts.histories", endless)
     request = fake_api.client.build_request(
@@ -387,8 +389,8 @@ async def test_a_stream_ends_its_reading_when_the_client_goes(fake_api: Api) -> 
     await answer.aclose()
     for _ in range(1000):
         await fake_api.call("GET", "/healthz")
-        if ended:
+        if ended.is_set():
             break
 
-    assert ended
+    assert ended.is_set()
     assert read < 100_000  # the reading waits for the client, which took one chunk

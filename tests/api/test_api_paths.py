@@ -59,7 +59,12 @@ async def raw(api: Api, target: bytes, *, method: bytes = b"GET") -> tuple[int, 
     reader, writer = await asyncio.open_connection(url.host, url.port)
     token = api.token(*ALL_SCOPES).encode()
     writer.write(
-        method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " + token + b"\r\n\r\n"
+        method
+        + b" "
+        + target
+        + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "
+        + token
+        + b"\r\n\r\n"
     )
     await writer.drain()
     async with asyncio.timeout(10):
@@ -110,7 +115,11 @@ async def test_empty_and_unknown_segments_are_no_resource(fake_api: Api, target:
 
 async def test_needless_encoding_names_the_same_customer(fake_api: Api) -> None:
     await fake_api.give("abc", 5)
-    for target in (b"/reward-points/customer/%61bc", b"/reward%2Dpoints/customer/abc", b"/reward-points/customer/abc?x=%2F"):
+    for target in (
+        b"/reward-points/customer/%61bc",
+        b"/reward%2Dpoints/customer/abc",
+        b"/reward-points/customer/abc?x=%2F",
+    ):
         assert (await raw(fake_api, target))[0] == 200
 
 

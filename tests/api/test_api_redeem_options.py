@@ -89,7 +89,8 @@ async def test_a_change_is_laid_over_the_stored_option(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"points": 0}, {"coupon": None}, {"coupon": {"discountType": "FREE_SHIPPING"}}, {"metadata": {"version": "1"}}]
+    "body",
+    [{"points": 0}, {"coupon": None}, {"coupon": {"discountType": "FREE_SHIPPING"}}, {"metadata": {"version": "1"}}],
 )
 async def test_a_change_is_validated_as_a_whole(api: Api, body: dict[str, Any]) -> None:
     option = await api.new_option()

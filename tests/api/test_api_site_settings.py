@@ -138,7 +138,9 @@ async def test_remote_settings_are_not_saved_here(signer: Signer, client: httpx.
     )
     async with serving(server, build_app(server, site_settings=remote)):
         api = Api(server, client, "shop")
-        answers = [await api.call(method, api.settings_path, json={"rewardpoints": CONTENT}) for method in ("PUT", "PATCH")]
+        answers = [
+            await api.call(method, api.settings_path, json={"rewardpoints": CONTENT}) for method in ("PUT", "PATCH")
+        ]
         read = await api.call("GET", api.settings_path)
 
     assert [answer.status_code for answer in answers] == [409, 409]

@@ -202,7 +202,8 @@ async def test_redeeming_needs_an_account_and_an_option(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"id": 1}, {"id": ""}, {"id": None}, {"id": "a", "redeemOptionId": "b"}, [], "x", None, 1, {"id": "\n"}]
+    "body",
+    [{}, {"id": 1}, {"id": ""}, {"id": None}, {"id": "a", "redeemOptionId": "b"}, [], "x", None, 1, {"id": "\n"}],
 )
 async def test_a_redeem_body_names_one_option(api: Api, body: object) -> None:
     answer = await api.as_customer("c1", "POST", "/redeem", json=body)
