@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,7 +33,8 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of requests, with the guard in front."""
-        handle = super().get_route_handler()
+        # an endpoint that takes the request alone has nothing FastAPI could decode or validate for it
+        handle = super().get_route_handler() if _takes_parameters(self.dependant) else self.endpoint
         reads_body = self.body_field is not None
 
         async def guarded(request: Request) -> Response:
@@ -44,6 +46,17 @@ class GuardedRoute(APIRoute):
             return await handle(bounded)
 
         return guarded
+
+
+def _takes_parameters(dependant: Dependant) -> bool:
+    return bool(
+        dependant.path_params
+        or dependant.query_params
+        or dependant.header_params
+        or dependant.cookie_params
+        or dependant.body_params
+        or dependant.dependencies
+    )
 
 
 class Operations:

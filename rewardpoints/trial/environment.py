@@ -23,7 +23,7 @@ from rewardpoints.settings import (
 from rewardpoints.trial.tokens import TrialTokens
 
 DEFAULT_FOLDER: Final = Path(".rewardpoints")
-EMPTY_FETCH_PAUSE_MS: Final = 25
+EMPTY_FETCH_PAUSE_MS: Final = 50
 """The embedded broker answers empty fetches at once; this pause bounds both the idle load and the latency it adds."""
 
 

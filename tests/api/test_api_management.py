@@ -351,8 +351,11 @@ async def test_a_stream_that_fails_midway_is_cut(api: Api) -> None:
 
 async def test_a_stream_that_cannot_begin_is_an_error(api: Api) -> None:
     async def failing(*_arguments: Any, **_options: Any) -> Any:
+        for history in await unreachable():
+            yield history
+
+    async def unreachable() -> list[Any]:
         raise LedgerUnavailable("gone")
-        yield
 
     api.server.faults.plant("accounts.histories", failing)
 

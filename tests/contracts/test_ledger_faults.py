@@ -21,7 +21,9 @@ from tests.contracts.ledgers import (
     now,
     order_lot,
 )
+from tests.servers import abort_open_transactions
 
+HASTY = {"operation_timeout_seconds": 0.5, "server_selection_timeout_seconds": 0.3}
 Fail = Callable[..., AbstractAsyncContextManager[None]]
 
 CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
@@ -92,7 +94,9 @@ async def test_a_commit_that_is_lost_is_sent_again(ledger: Ledger, fail: Fail) -
     assert await broken(ledger) == []
 
 
-async def test_a_commit_nobody_answers_is_an_unknown_outcome(ledger: Ledger, another: LedgerOpener, fail: Fail) -> None:
+async def test_a_commit_nobody_answers_is_an_unknown_outcome(
+    ledger: Ledger, another: LedgerOpener, fail: Fail, mongodb_uri: str
+) -> None:
     await ledger.lots.add_batch([order_lot("o1", 100)])
     intent = an_intent(10, "key")
     async with another(redeem_timeout_seconds=0.5) as hasty:
@@ -100,7 +104,7 @@ async def test_a_commit_nobody_answers_is_an_unknown_outcome(ledger: Ledger, ano
             with pytest.raises(LedgerUnavailable) as unknown:
                 await hasty.redemptions.redeem(intent)
         assert unknown.value.outcome_unknown
-        await hasty.reap()  # on the embedded server the unfinished one ends when another begins
+        await abort_open_transactions(mongodb_uri)  # what the server does by itself a minute later
         first = await hasty.redemptions.redeem(intent)
         assert await ledger.redemptions.redeem(an_intent(10, "key")) == first
     assert await ledger.accounts.balance(ACCOUNT, now()) == 90
@@ -131,11 +135,13 @@ async def test_a_chargeback_survives_conflicts_and_a_lost_commit(ledger: Ledger,
 
 
 @pytest.mark.parametrize("code", [91, 10107, 13, 14031, 50], ids=["shutdown", "no primary", "refused", "disk", "time"])
-async def test_a_server_in_trouble_rejects_no_lot(ledger: Ledger, fail: Fail, code: int) -> None:
+async def test_a_server_in_trouble_rejects_no_lot(
+    ledger: Ledger, another: LedgerOpener, fail: Fail, code: int
+) -> None:
     batch = [order_lot(f"o{number}") for number in range(3)]
-    async with fail("insert", how={"errorCode": code}):
+    async with another(mongodb=HASTY) as hasty, fail("insert", how={"errorCode": code}):
         with pytest.raises(LedgerUnavailable):
-            await ledger.lots.add_batch(batch)
+            await hasty.lots.add_batch(batch)
     assert (await ledger.lots.add_batch(batch)).added == [0, 1, 2]
 
 
@@ -184,7 +190,7 @@ async def test_every_operation_says_that_the_ledger_is_unavailable(
     commands = ("find", "aggregate", "insert", "update", "delete", "ping", "listCollections", "createIndexes")
     await ledger.lots.add_batch([order_lot("o1")])
     before = await contents(ledger)
-    async with another(redeem_timeout_seconds=0.5, mongodb={"operation_timeout_seconds": 0.5}) as hasty:
+    async with another(redeem_timeout_seconds=0.5, mongodb=HASTY) as hasty:
         async with fail(*commands, how={"errorCode": 11600}):
             with pytest.raises(LedgerUnavailable):
                 await OPERATIONS[operation](hasty)
