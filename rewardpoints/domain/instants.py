@@ -1,6 +1,7 @@
 """Instants: UTC datetimes in whole milliseconds, the precision the ledger stores."""
 
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 
 from dateutil import tz
 from dateutil.relativedelta import relativedelta
@@ -51,5 +52,11 @@ def add_months(instant: datetime, months: int, zone: tzinfo) -> datetime:
     daylight-saving change skips moves forward by the gap; one that occurs twice is its first occurrence.
     """
     local = instant.astimezone(zone)
-    later = local + relativedelta(months=months)
+    later = local + _calendar_months(months)
     return to_milliseconds(tz.resolve_imaginary(later.replace(fold=0)))
+
+
+@lru_cache(maxsize=256)
+def _calendar_months(months: int) -> relativedelta:
+    """Kept, since building one costs more than everything else an order's validity takes."""
+    return relativedelta(months=months)

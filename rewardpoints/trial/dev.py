@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import itertools
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,6 +35,8 @@ SAMPLE_DAYS_AGO: Final = (40, 10, 0)
 """Age of the sample customer's first orders."""
 
 SAMPLES_TIMEOUT_SECONDS: Final = 20.0
+OFFER_TICK_SECONDS: Final = 0.05
+MOST_OFFERED_AT_ONCE: Final = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -147,13 +149,22 @@ async def _ensure_sample_orders(service: Service, kafka: KafkaSettings) -> None:
 
 
 async def _offer_orders(kafka: KafkaSettings, per_second: float) -> None:
-    """Sample orders at a steady rate, of a hundred customers; Kafka's failures are noted and the next one is tried."""
+    """Sample orders at a steady rate, of a hundred customers; Kafka's failures are noted and the next ones are tried."""
     run = uuid.uuid4().hex[:8]
+    started = time.monotonic()
+    offered = 0
     async with TopicWriter(kafka) as writer:
-        for number in itertools.count():
-            order = sample_order(f"DEV-{run}-{number}", f"C{number % 100}", completed=utc_now())
+        while True:
+            due = min(int((time.monotonic() - started) * per_second) - offered, MOST_OFFERED_AT_ONCE)
+            orders = [
+                sample_order(f"DEV-{run}-{number}", f"C{number % 100}", completed=utc_now())
+                for number in range(offered, offered + due)
+            ]
             try:
-                await writer.write(kafka.topic_order_completed, [(order.key, order.value)], headers=TENANT_HEADER)
+                await writer.write(
+                    kafka.topic_order_completed, [(order.key, order.value) for order in orders], headers=TENANT_HEADER
+                )
             except ServerRefused as error:
-                _log.warning("a sample order was not published: %s", error)
-            await asyncio.sleep(1 / per_second)
+                _log.warning("sample orders were not published: %s", error)
+            offered += due
+            await asyncio.sleep(OFFER_TICK_SECONDS)
