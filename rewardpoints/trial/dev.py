@@ -149,7 +149,7 @@ async def _ensure_sample_orders(service: Service, kafka: KafkaSettings) -> None:
 
 
 async def _offer_orders(kafka: KafkaSettings, per_second: float) -> None:
-    """Sample orders at a steady rate, of a hundred customers; Kafka's failures are noted and the next ones are tried."""
+    """Sample orders of a hundred customers at a steady rate; what Kafka does not take is noted and left out."""
     run = uuid.uuid4().hex[:8]
     started = time.monotonic()
     offered = 0
