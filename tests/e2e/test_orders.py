@@ -204,7 +204,7 @@ async def test_an_erased_customer_stays_erased(stack: Stack) -> None:
 
     publishing = asyncio.create_task(publish())
     await until(lambda: has_lots(stack, 200), seconds=30, what="orders in flight")
-    async with httpx.AsyncClient(base_url=api.url, headers=stack.employee()) as client:
+    async with httpx.AsyncClient(base_url=api.url, headers=stack.employee(), timeout=60) as client:
         assert (await client.delete("/reward-points/customer/gone")).status_code == httpx.codes.OK
         await publishing
 
