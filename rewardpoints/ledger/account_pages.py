@@ -42,9 +42,7 @@ class AccountPages:
         self._keys_per_read = keys_per_read
         self._entries_per_snapshot = entries_per_snapshot
 
-    async def entries(
-        self, accounts: Range, *, skip: int = 0, limit: int | None = None
-    ) -> AsyncGenerator[Entries]:
+    async def entries(self, accounts: Range, *, skip: int = 0, limit: int | None = None) -> AsyncGenerator[Entries]:
         """The accounts of a range in order, without the first ``skip`` and at most ``limit`` of them.
 
         Several small accounts share a snapshot. What is erased while the walk goes on is left out.

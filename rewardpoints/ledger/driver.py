@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC
@@ -175,9 +176,13 @@ def open_database(settings: MongodbSettings) -> Database:
     """
     timeout_ms = int(settings.operation_timeout_seconds * 1000)
     selection_ms = int(settings.server_selection_timeout_seconds * 1000)
+    uri = settings.uri.get_secret_value()
+    if not uri.startswith(("mongodb://", "mongodb+srv://")):
+        raise SettingsInvalid("REWARDPOINTS_MONGODB_URI: must begin with mongodb:// or mongodb+srv://")
     try:
-        client = _client_class(settings.driver)(
-            settings.uri.get_secret_value(),
+        client = _client(
+            settings.driver,
+            uri,
             appname="rewardpoints",
             connectTimeoutMS=min(timeout_ms, selection_ms),
             maxIdleTimeMS=IDLE_CONNECTION_SECONDS * 1000,
@@ -191,9 +196,17 @@ def open_database(settings: MongodbSettings) -> Database:
             waitQueueTimeoutMS=timeout_ms,
         )
         return Database(client, settings)
-    except (ConfigurationError, ValueError, TypeError, OSError) as error:
+    except (ConfigurationError, ValueError, TypeError, OSError, UserWarning) as error:
         # Their messages may repeat parts of the URI, a password among them
         raise SettingsInvalid(f"REWARDPOINTS_MONGODB_URI: not a usable MongoDB URI ({type(error).__name__})") from None
+
+
+def _client(driver: MongodbDriver, uri: str, **options: Any) -> Any:
+    client_class = _client_class(driver)
+    with warnings.catch_warnings():
+        # The drivers warn of an option they do not know, or whose value is wrong, and go on without it
+        warnings.simplefilter("error", UserWarning)
+        return client_class(uri, **options)
 
 
 def _client_class(driver: MongodbDriver) -> Any:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from pymongo.errors import DuplicateKeyError
+
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.ports import Tombstone
 from rewardpoints.domain.ports import Tombstones as TombstonesPort
@@ -47,8 +49,12 @@ class Tombstones:
         Raises:
             LedgerUnavailable: write it again.
         """
+        now = {"$currentDate": {"erasedAt": True}}
         with driver_errors(writing=True):
-            await self._tombstones.update_one({"_id": account}, {"$currentDate": {"erasedAt": True}}, upsert=True)
+            try:
+                await self._tombstones.update_one({"_id": account}, now, upsert=True)
+            except DuplicateKeyError:  # another erasure inserted it in this instant, so now it is there to be updated
+                await self._tombstones.update_one({"_id": account}, now)
 
 
 class TombstoneCache:

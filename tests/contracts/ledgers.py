@@ -1,5 +1,6 @@
 """Ledgers, and what is put into them, with the fields a test does not care about filled in."""
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -158,6 +159,13 @@ def a_version(number: int, *, site_code: str = "main", tenant: str = "shop", fac
         settings=parse_site_settings(content),
         content=content,
     )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until the condition holds, for at most ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - clocks and counters have no event to wait for
+            await asyncio.sleep(0)
 
 
 async def broken(ledger: Ledger, tenant: str | None = None) -> list[str]:

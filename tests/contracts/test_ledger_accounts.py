@@ -1,6 +1,7 @@
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,12 @@ from tests.contracts.ledgers import (
     now,
     opening_lot,
     order_lot,
+    until,
 )
+
+
+def later_than(instant: datetime) -> bool:
+    return now() > instant
 
 
 async def test_there_is_no_account_without_entries(ledger: Ledger) -> None:
@@ -47,14 +53,18 @@ async def test_a_balance_is_what_remains_of_valid_lots(ledger: Ledger) -> None:
     assert await ledger.accounts.balance(OTHER, at) == 7
 
 
-@pytest.mark.parametrize("lot", [opening_lot(0), order_lot("old", 5, valid_until=now() - YEAR)], ids=["zero", "expired"])
+@pytest.mark.parametrize(
+    "lot", [opening_lot(0), order_lot("old", 5, valid_until=now() - YEAR)], ids=["zero", "expired"]
+)
 async def test_an_account_without_points_has_a_balance_of_zero(ledger: Ledger, lot: Any) -> None:
     await ledger.lots.add_batch([lot])
     assert await ledger.accounts.balance(ACCOUNT, now()) == 0
 
 
 async def test_accounts_that_look_alike_are_kept_apart(ledger: Ledger) -> None:
-    accounts = [account_of("shop", name) for name in ("c", "c/summary", "c%2Fsummary", "C", "c ", "ü", "u\u0308", "$gt")]
+    accounts = [
+        account_of("shop", name) for name in ("c", "c/summary", "c%2Fsummary", "C", "c ", "ü", "u\u0308", "$gt")
+    ]
     await ledger.lots.add_batch([order_lot("o1", 2**place, account=one) for place, one in enumerate(accounts)])
     assert [await ledger.accounts.balance(one, now()) for one in accounts] == [2**place for place in range(8)]
     assert await ledger.accounts.count("shop") == 8
@@ -75,7 +85,9 @@ async def test_a_history_holds_all_entries_as_they_are(ledger: Ledger) -> None:
 
 async def test_histories_walk_over_a_tenant_in_account_order(ledger: Ledger) -> None:
     names = sorted(f"c{number}" for number in range(23))
-    lots = [order_lot(f"o{n}", 5, account=account_of("shop", name)) for name in names for n in range(int(name[1:]) % 4 + 1)]
+    lots = [
+        order_lot(f"o{n}", 5, account=account_of("shop", name)) for name in names for n in range(int(name[1:]) % 4 + 1)
+    ]
     # Names around the tenant's range
     strangers = [order_lot("o", account=account_of(tenant, "c")) for tenant in ("sho", "shop0", "shop/", "shop-", "t")]
     await ledger.lots.add_batch([*lots, *strangers])
@@ -176,8 +188,7 @@ async def test_an_erased_account_is_gone_and_leaves_a_tombstone(ledger: Ledger) 
 async def test_erasing_again_moves_the_tombstone_forward(ledger: Ledger) -> None:
     await ledger.accounts.erase(ACCOUNT)
     (first,) = await ledger.tombstones.since(None)
-    while now() <= first.erased_at:
-        await asyncio.sleep(0)
+    await until(lambda: now() > first.erased_at)
     await ledger.accounts.erase(ACCOUNT)
     (second,) = await ledger.tombstones.since(None)
     assert second.erased_at > first.erased_at
@@ -186,9 +197,7 @@ async def test_erasing_again_moves_the_tombstone_forward(ledger: Ledger) -> None
 async def test_tombstones_are_read_by_their_instant_oldest_first(ledger: Ledger) -> None:
     for account in (OTHER, ACCOUNT):
         await ledger.accounts.erase(account)
-        last = now()
-        while now() <= last:
-            await asyncio.sleep(0)
+        await until(partial(later_than, now()))
     listed = await ledger.tombstones.since(None)
     assert [tombstone.account for tombstone in listed] == [OTHER, ACCOUNT]
     assert await ledger.tombstones.since(listed[1].erased_at) == [listed[1]]

@@ -55,9 +55,7 @@ async def test_a_chargeback_gives_the_points_back_as_a_new_lot(ledger: Ledger, r
 
 
 async def test_a_chargeback_delivered_three_times_is_one(ledger: Ledger, redemption: Redemption) -> None:
-    results = [
-        await ledger.redemptions.charge_back(redemption, lot_back(redemption), reason="first") for _ in range(3)
-    ]
+    results = [await ledger.redemptions.charge_back(redemption, lot_back(redemption), reason="first") for _ in range(3)]
     assert results == [True, False, False]
     assert await ledger.accounts.balance(ACCOUNT, now()) == 100
     assert await broken(ledger) == []
@@ -114,11 +112,12 @@ async def test_answers_to_what_asked_for_no_coupon_are_refused(
     if case is RejectReason.UNKNOWN_REDEMPTION:
         redemption = replace(redemption, id="0" * 64)
     before = await contents(ledger)
+    answers = {
+        "charge_back": lambda: ledger.redemptions.charge_back(redemption, lot_back(redemption), reason=""),
+        "mark_issued": lambda: ledger.redemptions.mark_issued(redemption, at=now()),
+    }
     with pytest.raises(RecordRejected) as refused:
-        if operation == "charge_back":
-            await ledger.redemptions.charge_back(redemption, lot_back(redemption), reason="")
-        else:
-            await ledger.redemptions.mark_issued(redemption, at=now())
+        await answers[operation]()
     assert refused.value.reason is case
     assert await contents(ledger) == before
 
@@ -187,10 +186,7 @@ async def test_several_relays_claim_each_request_once(ledger: Ledger, another: L
     late = now() + timedelta(minutes=1)
     async with another() as second, another() as third:
         taken = await asyncio.gather(
-            *(
-                one.redemptions.take_due(late, lease_seconds=600, limit=10)
-                for one in (ledger, second, third) * 3
-            )
+            *(one.redemptions.take_due(late, lease_seconds=600, limit=10) for one in (ledger, second, third) * 3)
         )
         rest = await second.redemptions.take_due(late, lease_seconds=600, limit=100)
     claimed = [one.id for part in [*taken, rest] for one in part]

@@ -28,7 +28,9 @@ Fail = Callable[..., AbstractAsyncContextManager[None]]
 
 CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
 LOST = {"closeConnection": True}
-UNCONFIRMED = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out", "errInfo": {"wtimeout": True}}}
+UNCONFIRMED = {
+    "writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out", "errInfo": {"wtimeout": True}}
+}
 
 
 @pytest.fixture
@@ -135,9 +137,7 @@ async def test_a_chargeback_survives_conflicts_and_a_lost_commit(ledger: Ledger,
 
 
 @pytest.mark.parametrize("code", [91, 10107, 13, 14031, 50], ids=["shutdown", "no primary", "refused", "disk", "time"])
-async def test_a_server_in_trouble_rejects_no_lot(
-    ledger: Ledger, another: LedgerOpener, fail: Fail, code: int
-) -> None:
+async def test_a_server_in_trouble_rejects_no_lot(ledger: Ledger, another: LedgerOpener, fail: Fail, code: int) -> None:
     batch = [order_lot(f"o{number}") for number in range(3)]
     async with another(mongodb=HASTY) as hasty, fail("insert", how={"errorCode": code}):
         with pytest.raises(LedgerUnavailable):
@@ -190,8 +190,10 @@ async def test_every_operation_says_that_the_ledger_is_unavailable(
     commands = ("find", "aggregate", "insert", "update", "delete", "ping", "listCollections", "createIndexes")
     await ledger.lots.add_batch([order_lot("o1")])
     before = await contents(ledger)
-    async with another(redeem_timeout_seconds=0.5, mongodb=HASTY) as hasty:
-        async with fail(*commands, how={"errorCode": 11600}):
-            with pytest.raises(LedgerUnavailable):
-                await OPERATIONS[operation](hasty)
+    async with (
+        another(redeem_timeout_seconds=0.5, mongodb=HASTY) as hasty,
+        fail(*commands, how={"errorCode": 11600}),
+    ):
+        with pytest.raises(LedgerUnavailable):
+            await OPERATIONS[operation](hasty)
     assert await contents(ledger) == before

@@ -25,7 +25,9 @@ async def test_a_batch_is_added_once_however_often_it_comes(ledger: Ledger) -> N
     assert again.added == [15]
     assert again.already_there == list(range(15))
     assert again.differing == []
-    assert sorted(lot.id for lot in await stored_lots(ledger)) == sorted([*(lot.id for lot in lots), order_lot("new").id])
+    assert sorted(lot.id for lot in await stored_lots(ledger)) == sorted(
+        [*(lot.id for lot in lots), order_lot("new").id]
+    )
     assert await broken(ledger) == []
 
 
@@ -62,7 +64,7 @@ async def test_a_lot_comes_back_as_it_was_added(ledger: Ledger) -> None:
     ],
 )
 async def test_a_duplicate_that_grants_something_else_is_told_and_changes_nothing(
-    ledger: Ledger, changes: dict[str, Any], differs: bool
+    ledger: Ledger, changes: dict[str, Any], *, differs: bool
 ) -> None:
     lot = order_lot("o1")
     await ledger.lots.add_batch([order_lot("o0"), lot])

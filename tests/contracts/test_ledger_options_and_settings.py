@@ -2,7 +2,6 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
@@ -128,7 +127,7 @@ async def test_a_saved_version_is_seen_by_every_process(ledger: Ledger, another:
 @pytest.mark.parametrize("times", [1, 3])
 async def test_indexes_are_created_any_number_of_times(ledger: Ledger, times: int) -> None:
     listed = [await ledger.ensure_indexes() for _ in range(times)][-1]
-    information: dict[str, Any] = await ledger.database.lots.index_information()
+    information = await ledger.database.lots.index_information()
     key = [("account", 1), ("open", 1), ("validUntil", 1), ("createdAt", 1), ("_id", 1)]
     assert information["account_open_validUntil_createdAt__id"]["key"] == key
     assert "lots.account_open_validUntil_createdAt__id" in listed
