@@ -186,7 +186,7 @@ def simulate(
 
 def _print_report(report: Report) -> None:
     figures = report.as_dict()
-    table = Table("", "", title="Simulation")
+    table = Table(title="Simulation", show_header=False)
     for name in ("seconds", "offered", "offeredPerSecond", "duplicates", "bad", "accepted", "acceptedPerSecond"):
         table.add_row(name, str(figures[name]))
     for name in ("refused", "dropped", "probes", "acceptedMs", "visibleMs"):
