@@ -53,6 +53,8 @@ class RemoteSiteSettings:
         while not stopping.is_set():
             for site in self._settings.sites:
                 tenant, _, site_code = site.partition("/")
+                if stopping.is_set():
+                    return
                 outcome = await self._poll_safely(tenant, site_code)
                 self._metrics.site_settings_polls.labels(outcome).inc()
             with contextlib.suppress(TimeoutError):
@@ -64,8 +66,12 @@ class RemoteSiteSettings:
         except InvalidInput as error:
             logger.warning("remote_site_settings_unusable", tenant=tenant, site=site_code, problem=str(error))
             return "unusable"
-        except (httpx.HTTPError, TimeoutError, msgspec.DecodeError, UnicodeError, LedgerUnavailable) as error:
+        except (httpx.HTTPError, TimeoutError, LedgerUnavailable) as error:
             logger.warning("remote_site_settings_unavailable", tenant=tenant, site=site_code, error=repr(error))
+            return "failed"
+        except Exception:
+            # Somebody else's answer must never end this process: what the ledger has stays in force.
+            logger.exception("remote_site_settings_failed", tenant=tenant, site=site_code)
             return "failed"
 
     async def poll(self, tenant: str, site_code: str) -> str:
@@ -73,7 +79,7 @@ class RemoteSiteSettings:
 
         Raises:
             InvalidInput: the answer holds no usable settings.
-            httpx.HTTPError, TimeoutError, msgspec.DecodeError, LedgerUnavailable: it could not be read or stored.
+            httpx.HTTPError, TimeoutError, LedgerUnavailable: it could not be read or stored.
         """
         async with asyncio.timeout(self._settings.timeout_seconds):
             content = canonical_content(_settings_of(await self._fetch(tenant, site_code)))
@@ -111,7 +117,10 @@ class RemoteSiteSettings:
 
 
 def _settings_of(body: bytes) -> Mapping[str, Any]:
-    mixin = _decoder.decode(body)
+    try:
+        mixin = _decoder.decode(body)
+    except (ValueError, ArithmeticError, RecursionError) as error:  # msgspec.DecodeError is a ValueError
+        raise InvalidInput(MIXIN, f"is no usable JSON ({type(error).__name__})") from error
     settings = mixin.get(FIELD) if isinstance(mixin, dict) else None
     if not isinstance(settings, dict):
         raise InvalidInput(MIXIN, f"has no object {FIELD!r}")

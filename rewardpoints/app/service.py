@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -42,6 +43,7 @@ logger = structlog.get_logger(__name__)
 
 PUBLISH_DRAIN_SECONDS: Final = 5.0
 LEDGER_RETRY_SECONDS: Final = 2.0
+BACKGROUND_STOP_SECONDS: Final = 3.0
 UNANSWERED_POLL_SECONDS: Final = 60.0
 
 
@@ -159,18 +161,29 @@ class Service:
             ended.cancel()
 
     async def stop(self) -> None:
-        """Drain: open requests, publishes under way, batches in flight, in this order and each within its bound."""
-        await self.http.stop()
-        await self._api_publisher.drain(PUBLISH_DRAIN_SECONDS)
-        self._stopping.set()
-        await self._events.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._keys is not None:
-            await self._keys.close()
-        await self._http_client.aclose()
-        await self.ledger.close()
+        """Drain: open requests, publishes under way, batches in flight, in this order and each within its bound.
+
+        What fails on the way does not keep the rest from being stopped; it is raised at the end.
+        """
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.ledger.close)
+            last_first.push_async_callback(self._http_client.aclose)
+            if self._keys is not None:
+                last_first.push_async_callback(self._keys.close)
+            last_first.push_async_callback(self._end_background)
+            last_first.push_async_callback(self._events.stop)
+            last_first.callback(self._stopping.set)
+            last_first.push_async_callback(self._api_publisher.drain, PUBLISH_DRAIN_SECONDS)
+            last_first.push_async_callback(self.http.stop)
         if self._failed.done():
             self._failed.exception()  # seen by whoever waited, or of no interest any more
+
+    async def _end_background(self) -> None:
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=BACKGROUND_STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _fail(self, error: Exception) -> None:
         if not self._failed.done():
@@ -265,6 +278,7 @@ class Service:
             self.ledger.settings_reader,
             metrics=self.metrics,
             clock=utc_now,
+            hears_answers=self._events.kafka_ready,
             after_seconds=after_seconds,
             poll_seconds=min(after_seconds / 10, UNANSWERED_POLL_SECONDS),
         )

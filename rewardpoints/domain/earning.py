@@ -55,11 +55,16 @@ def earn(
     """The lot an order grants, or why it grants none.
 
     Raises:
-        RecordRejected: the order's value is missing or unusable, or grants more than a lot may hold.
+        RecordRejected: the order's value is missing or unusable, or grants more than a lot may hold; or the settings
+            in force cannot be read.
     """
     version = history.in_force_at(order.completed_at)
     if version is None:
         return Skipped(SkipReason.NO_SETTINGS)
+    if version.problem is not None:
+        raise RecordRejected(
+            RejectReason.UNREADABLE_SETTINGS, f"version {version.version} of the site's settings: {version.problem}"
+        )
     settings = version.settings
     if not settings.enabled:
         return Skipped(SkipReason.SITE_DISABLED)

@@ -19,6 +19,7 @@ class RejectReason(StrEnum):
     FUTURE_TIME = "future_time"
     INVALID_AMOUNT = "invalid_amount"
     TOO_MANY_POINTS = "too_many_points"
+    UNREADABLE_SETTINGS = "unreadable_settings"
     LEDGER_REJECTED = "ledger_rejected"
     UNKNOWN_REDEMPTION = "unknown_redemption"
     WRONG_TENANT = "wrong_tenant"

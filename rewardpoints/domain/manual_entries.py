@@ -12,12 +12,16 @@ from rewardpoints.domain.site_settings import SiteSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManualGrant:
-    """What an employee asks for. ``id`` is the caller's own; ``created_at`` counts for an opening entry only.
+    """What an employee asks for. ``id`` is the one clients see; ``created_at`` counts for an opening entry only.
+
+    ``source_id`` makes adding repeatable: an account has one grant of each. It does not count for an opening entry, of
+    which an account has one whatever names it.
 
     ``fingerprint`` tells two tries of one request from two requests that share an id by mistake.
     """
 
     id: str
+    source_id: str
     points: int
     fingerprint: str
     description: str = ""
@@ -48,7 +52,9 @@ def manual_lot(account: Account, grant: ManualGrant, settings: SiteSettings, *, 
     _check_points(grant.points, least=1)
     if grant.valid_until is not None and grant.valid_until <= now:
         raise InvalidInput("validUntil", "must be in the future")
-    return _lot(account, grant, settings, kind=LotKind.MANUAL, source_id=grant.id, site_code=site_code, at=now, now=now)
+    return _lot(
+        account, grant, settings, kind=LotKind.MANUAL, source_id=grant.source_id, site_code=site_code, at=now, now=now
+    )
 
 
 def _check_points(points: int, *, least: int) -> None:

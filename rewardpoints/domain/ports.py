@@ -173,7 +173,7 @@ class Redemptions(Protocol):
         ...
 
     async def unanswered(self, before: datetime, *, limit: int) -> Sequence[Redemption]:
-        """Up to ``limit`` redemptions requested before ``before`` and neither issued nor charged back, oldest first."""
+        """Up to ``limit`` redemptions published before ``before`` and neither issued nor charged back, oldest first."""
         ...
 
     async def counts(self, now: datetime, *, unanswered_after_seconds: float) -> RedemptionCounts:

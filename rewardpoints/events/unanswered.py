@@ -1,6 +1,7 @@
 """Charging back by time what the coupon service never answered. Off unless the operator asks for it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
@@ -25,7 +26,8 @@ REASON: Final = "unanswered"
 class UnansweredChargebacks:
     """Gives back the points of redemptions that stayed ``requested`` for ``after_seconds``. Several may run.
 
-    Right only where the coupon service publishes results: otherwise its silence means success.
+    Right only where the coupon service publishes results: otherwise its silence means success. ``hears_answers`` says
+    whether those are being read now: while they are not, silence means nothing either, and nobody is charged back.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class UnansweredChargebacks:
         *,
         metrics: Metrics,
         clock: Clock,
+        hears_answers: Callable[[], Awaitable[bool]],
         after_seconds: float,
         poll_seconds: float,
     ) -> None:
@@ -42,6 +45,7 @@ class UnansweredChargebacks:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._hears_answers = hears_answers
         self._after_seconds = after_seconds
         self._poll_seconds = poll_seconds
 
@@ -62,6 +66,8 @@ class UnansweredChargebacks:
         Raises:
             LedgerUnavailable: some may be charged back; the others are found again.
         """
+        if not await self._hears_answers():
+            return 0
         now = to_milliseconds(self._clock())
         overdue = await self._redemptions.unanswered(now - timedelta(seconds=self._after_seconds), limit=BATCH)
         count = 0

@@ -17,7 +17,7 @@ from rewardpoints.domain.lots import Draw, Earned, Lot, LotKind, Origin
 from rewardpoints.domain.ports import Tombstone
 from rewardpoints.domain.redeem_options import RedeemOption
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionState
-from rewardpoints.domain.site_settings import SettingsVersion, parse_site_settings
+from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS, SettingsVersion, parse_site_settings
 from rewardpoints.ledger.driver import Document
 
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
@@ -214,12 +214,18 @@ def settings_document(version: SettingsVersion) -> Document:
 def settings_from(document: Mapping[str, Any]) -> SettingsVersion:
     """The settings version a document holds."""
     content = from_json(document["content"])
+    settings, problem = DEFAULT_SITE_SETTINGS, None
+    try:
+        settings = parse_site_settings(content)
+    except InvalidInput as error:  # written past the checks, or by a version with others: only its site may suffer
+        problem = str(error)
     return SettingsVersion(
         tenant=document["tenant"],
         site_code=document["siteCode"],
         version=document["version"],
         saved_at=document["savedAt"],
         effective_at=document["effectiveAt"],
-        settings=parse_site_settings(content),
+        settings=settings,
         content=content,
+        problem=problem,
     )

@@ -71,6 +71,8 @@ def _unavailable(error: PyMongoError, *, writing: bool) -> LedgerUnavailable | N
         if details.get("writeConcernErrors") and not details.get("writeErrors"):
             return LedgerUnavailable("MongoDB did not confirm a write at majority", outcome_unknown=True)
         return None
+    if isinstance(error, ConfigurationError):  # a mongodb+srv address is looked up at the first operation
+        return LedgerUnavailable(f"MongoDB's address cannot be found ({error})")
     if isinstance(error, OperationFailure) and (
         isinstance(error, CursorNotFound | WriteConcernError)
         or error.timeout

@@ -47,8 +47,20 @@ class Ledger:
         Raises:
             SettingsInvalid: the URI is not one, or the driver is not installed.
         """
-        database = open_database(mongodb)
+        return cls.over(open_database(mongodb), service, site_settings, clock, metrics)
+
+    @classmethod
+    def over(
+        cls,
+        database: Database,
+        service: ServiceSettings,
+        site_settings: SiteSettingsSettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self:
+        """Everything over a database that is open already; ``close`` closes it."""
         tombstones = Tombstones(database)
+        accounts = Accounts(database, tombstones)
         settings_store = SiteSettingsStore(database)
         spending = Spending(
             database,
@@ -59,8 +71,8 @@ class Ledger:
         )
         return cls(
             database=database,
-            lots=LotBatches(database),
-            accounts=Accounts(database, tombstones),
+            lots=LotBatches(database, accounts),
+            accounts=accounts,
             tombstones=tombstones,
             redemptions=Redemptions(database, spending),
             redeem_options=RedeemOptions(database),

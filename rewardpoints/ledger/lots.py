@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+import structlog
 from bson.errors import BSONError
 from pymongo import DeleteOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
@@ -11,8 +12,11 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import AddedLots, Tombstone
+from rewardpoints.ledger.accounts import Accounts
 from rewardpoints.ledger.documents import lot_document, lot_from
 from rewardpoints.ledger.driver import DUPLICATE_KEY, Collection, Database, Document, driver_errors, is_server_trouble
+
+logger = structlog.get_logger(__name__)
 
 IDS_PER_READ: Final = 100
 """The embedded server's time for an ``$in`` grows with the square of its length."""
@@ -34,8 +38,9 @@ class _Outcome:
 class LotBatches:
     """Adds the lots of orders; implements the port of the same name."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, accounts: Accounts) -> None:
         self._lots: Collection = database.lots
+        self._accounts = accounts
 
     async def add_batch(self, lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
         """Insert ``lots`` in one unordered bulk write; see the port.
@@ -56,20 +61,38 @@ class LotBatches:
     async def delete_erased(self, lots: Sequence[Lot], tombstones: Sequence[Tombstone]) -> int:
         """Delete those of ``lots`` earned at or before their account's tombstone; returns how many there were.
 
+        One that was drawn on in the meantime cannot go alone: its account is erased once more, redemption and all.
+
         Raises:
             LedgerUnavailable: call it again.
         """
         erased_at = {tombstone.account: tombstone.erased_at for tombstone in tombstones}
-        deletes = [
-            DeleteOne({"_id": lot.id, "account": lot.account, "createdAt": {"$lte": erased_at[lot.account]}})
-            for lot in lots
-            if lot.account in erased_at and lot.created_at <= erased_at[lot.account]
-        ]
-        if not deletes:
+        erased = [lot for lot in lots if lot.account in erased_at and lot.created_at <= erased_at[lot.account]]
+        if not erased:
             return 0
-        with driver_errors(writing=True):
-            result = await self._lots.bulk_write(deletes, ordered=False)
-        return result.deleted_count
+        stored = [lot for lot in await self._stored(erased) if lot["createdAt"] <= erased_at[lot["account"]]]
+        whole = [lot for lot in stored if lot["remaining"] == lot["points"]]
+        drawn = {lot["account"] for lot in stored if lot["remaining"] != lot["points"]}
+        if whole:
+            conditions = [{name: lot[name] for name in ("_id", "account", "remaining")} for lot in whole]
+            with driver_errors(writing=True):
+                result = await self._lots.bulk_write([DeleteOne(one) for one in conditions], ordered=False)
+            if result.deleted_count < len(whole):  # drawn on, or erased, since the look
+                drawn |= {lot["account"] for lot in whole}
+        for account in sorted(drawn):
+            logger.warning("erased_again", reason="a lot of before the erasure was drawn on")
+            await self._accounts.erase(account)
+        return len(stored)
+
+    async def _stored(self, lots: Sequence[Lot]) -> list[Document]:
+        stored: list[Document] = []
+        for start in range(0, len(lots), IDS_PER_READ):
+            ids = [lot.id for lot in lots[start : start + IDS_PER_READ]]
+            with driver_errors():
+                stored += await self._lots.find(
+                    {"_id": {"$in": ids}}, {"account": 1, "points": 1, "remaining": 1, "createdAt": 1}
+                ).to_list(None)
+        return stored
 
     async def _insert(self, documents: Sequence[Document], positions: Sequence[int], outcome: _Outcome) -> None:
         try:

@@ -130,16 +130,25 @@ class Redemptions:
             LedgerUnavailable: mark it again, or let it be published once more after its lease.
         """
         with driver_errors(writing=True):
-            await self._redemptions.update_one({"_id": redemption_id}, {"$unset": {"publishAt": ""}})
+            await self._redemptions.update_one(
+                {"_id": redemption_id}, {"$unset": {"publishAt": ""}, "$currentDate": {"publishedAt": True}}
+            )
 
     async def unanswered(self, before: datetime, *, limit: int) -> Sequence[Redemption]:
-        """Up to ``limit`` redemptions requested before ``before`` and neither issued nor charged back, oldest first.
+        """Up to ``limit`` redemptions published before ``before`` and neither issued nor charged back, oldest first.
+
+        One that was asked for but not published has no answer to wait for yet.
 
         Raises:
             LedgerUnavailable
         """
         with driver_errors():
-            found = await self._redemptions.find(_unanswered(before)).sort("createdAt", 1).limit(limit).to_list(None)
+            found = (
+                await self._redemptions.find({**_unanswered(before), "publishedAt": {"$lt": before}})
+                .sort("createdAt", 1)
+                .limit(limit)
+                .to_list(None)
+            )
         return [redemption_from(document) for document in found]
 
     async def counts(self, now: datetime, *, unanswered_after_seconds: float) -> RedemptionCounts:

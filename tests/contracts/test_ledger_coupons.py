@@ -210,10 +210,13 @@ async def test_counts_tell_what_waits(ledger: Ledger) -> None:
 
 
 async def test_unanswered_redemptions_are_listed_oldest_first(ledger: Ledger) -> None:
-    first, second, third, fourth = await redeemed(ledger, 4)
+    first, second, third, fourth, unpublished = await redeemed(ledger, 5)
+    for one in (fourth, third, second, first):
+        await ledger.redemptions.mark_published(one.id)
     await ledger.redemptions.charge_back(second, lot_back(second), reason="")
-    end = fourth.created_at + timedelta(milliseconds=1)
+    end = now() + timedelta(minutes=1)
     listed = await ledger.redemptions.unanswered(end, limit=10)
     assert [one.id for one in listed] == [first.id, third.id, fourth.id]
+    assert unpublished.id not in {one.id for one in listed}  # nobody can have answered it
     assert [one.id for one in await ledger.redemptions.unanswered(end, limit=1)] == [first.id]
     assert await ledger.redemptions.unanswered(first.created_at, limit=10) == []

@@ -8,7 +8,7 @@ from rewardpoints.domain.earning import RULE
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import Tombstone
 from rewardpoints.ledger.ledger import Ledger
-from tests.contracts.ledgers import ACCOUNT, OTHER, broken, contents, now, order_lot
+from tests.contracts.ledgers import ACCOUNT, OTHER, an_intent, broken, contents, now, order_lot
 
 
 async def stored_lots(ledger: Ledger) -> list[Lot]:
@@ -140,6 +140,19 @@ async def test_what_a_batch_brought_back_of_an_erased_customer_is_deleted(ledger
     assert await ledger.lots.delete_erased(batch, tombstones) == 0
     assert await ledger.accounts.balance(ACCOUNT, now()) == 4
     assert await ledger.accounts.balance(OTHER, now()) == 8
+
+
+async def test_a_lot_that_was_drawn_on_before_it_could_be_deleted_takes_its_redemption_with_it(ledger: Ledger) -> None:
+    """An order in flight comes back after the erasure, and is spent before the worker looks for tombstones."""
+    await ledger.accounts.erase(ACCOUNT)
+    (tombstone,) = await ledger.tombstones.since(None)
+    before = order_lot("before", 10, created_at=tombstone.erased_at)
+    await ledger.lots.add_batch([before])
+    await ledger.redemptions.redeem(an_intent(4, coupon=True))
+    assert await ledger.lots.delete_erased([before], [tombstone]) == 1
+    assert await ledger.accounts.balance(ACCOUNT, now()) is None
+    assert await ledger.accounts.history(ACCOUNT) is None
+    assert await broken(ledger) == []
 
 
 async def test_nothing_is_deleted_without_a_tombstone(ledger: Ledger) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -89,6 +90,13 @@ def test_what_earns_nothing_says_why(order: dict[str, object], settings: dict[st
 
 def test_a_site_without_settings_earns_nothing() -> None:
     assert earn(an_order(), SettingsHistory([]), recorded_at=NOON) == Skipped(SkipReason.NO_SETTINGS)
+
+
+def test_settings_that_cannot_be_read_refuse_the_order() -> None:
+    unreadable = replace(a_version(1, datetime(2025, 1, 1, tzinfo=UTC)), problem="rounding: must be one of FLOOR")
+    with pytest.raises(RecordRejected, match="rounding") as refusal:
+        earn(an_order(), SettingsHistory([unreadable]), recorded_at=NOON)
+    assert refusal.value.reason is RejectReason.UNREADABLE_SETTINGS
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def test_an_older_name_in_a_patch_is_not_hidden_by_todays() -> None:
         ("timeZone", "Mars/Olympus"),
         ("timeZone", "../etc/passwd"),
         ("timeZone", 1),
+        ("timeZone", "localtime"),
+        ("timeZone", "posix/UTC"),
         ("descriptionTemplate", ""),
         ("descriptionTemplate", "{"),
         ("descriptionTemplate", "{orderId.__class__}"),

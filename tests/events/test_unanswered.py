@@ -12,12 +12,16 @@ from tests.events.fakes import NOW, FakeRedemptions, FakeSettings, redemption
 from tests.events.wire import metric, until
 
 
-def chargebacks_over(redemptions: FakeRedemptions, metrics: Metrics) -> UnansweredChargebacks:
+def chargebacks_over(redemptions: FakeRedemptions, metrics: Metrics, *, hears: bool = True) -> UnansweredChargebacks:
+    async def hears_answers() -> bool:
+        return hears
+
     return UnansweredChargebacks(
         redemptions,
         FakeSettings(SiteSettings(validity_months=1)),
         metrics=metrics,
         clock=lambda: NOW,
+        hears_answers=hears_answers,
         after_seconds=3600,
         poll_seconds=0.01,
     )
@@ -47,6 +51,12 @@ async def test_one_that_is_answered_meanwhile_is_left_alone() -> None:
     assert await chargebacks_over(redemptions, Metrics()).charge_back_overdue() == 0
     assert redemptions.stored["r1"].state is RedemptionState.ISSUED
     assert redemptions.lots == {}
+
+
+async def test_while_no_answers_are_read_silence_means_nothing() -> None:
+    redemptions = FakeRedemptions(redemption("r1", created_at=NOW - timedelta(days=1)))
+    assert await chargebacks_over(redemptions, Metrics(), hears=False).charge_back_overdue() == 0
+    assert redemptions.stored["r1"].state is RedemptionState.REQUESTED
 
 
 async def test_an_outage_is_waited_for() -> None:

@@ -120,3 +120,12 @@ def test_a_document_with_a_field_missing_is_an_error(change: str) -> None:
 def test_instants_come_back_in_utc() -> None:
     lot = documents.lot_from(stored(documents.lot_document(order_lot("o1"))))
     assert lot.created_at.tzinfo is UTC
+
+
+def test_settings_that_cannot_be_read_say_why_and_stop_nothing_else() -> None:
+    document = documents.settings_document(a_version(1))
+    odd = {**document, "content": '{"orderValueToRewardPointsFactor":1,"rounding":"OTHERWISE"}'}
+    read = documents.settings_from(odd)
+    assert read.problem is not None
+    assert "rounding" in read.problem
+    assert documents.settings_from(document).problem is None

@@ -5,6 +5,7 @@ import pytest
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    ConfigurationError,
     CursorNotFound,
     DuplicateKeyError,
     ExecutionTimeout,
@@ -38,6 +39,7 @@ def settings(uri: str, **changes: Any) -> MongodbSettings:
         (NotPrimaryError("x"), True),
         (ServerSelectionTimeoutError("x"), False),
         (WaitQueueTimeoutError("x"), False),
+        (ConfigurationError("the DNS query name does not exist"), False),
         (ExecutionTimeout("x", 50), True),
         (CursorNotFound("x", 43), True),
         (WTimeoutError("x", 64), True),

@@ -105,7 +105,10 @@ async def test_two_pollers_append_one_version(remote: RemoteSiteSettings, store:
 @pytest.mark.parametrize(
     ("content", "outcome"),
     [
-        (b"not json", "failed"),
+        (b"not json", "unusable"),
+        (b"\xff", "unusable"),
+        (b"[" * 100_000, "unusable"),
+        (b'{"rewardpoints": {"orderValueToRewardPointsFactor": 1e9999999999999999999999}}', "unusable"),
         (b"[]", "unusable"),
         (b'{"rewardpoints": 5}', "unusable"),
         (b'{"rewardpoints": {}}', "unusable"),
