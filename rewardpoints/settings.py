@@ -124,7 +124,7 @@ class TokenSettings(BaseSettings):
     audience: str | None = None
     algorithms: Annotated[tuple[str, ...], NoDecode] = ("RS256", "ES256", "EdDSA")
     leeway_seconds: float = Field(30, ge=0, le=300)
-    max_bytes: int = Field(8192, ge=256, le=65_536)
+    max_bytes: int = Field(8192, ge=256, le=24_576)
     claim_tenant: str = "tenant"
     claim_scope: str = "scope"
     claim_subject: str = "sub"

@@ -1,5 +1,6 @@
 """Access: which token may call which operation. Checked before anything else of a request is looked at."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -8,6 +9,7 @@ from typing import Final
 import structlog
 from starlette.requests import Request
 
+from rewardpoints.api.deadline import answer_by
 from rewardpoints.api.errors import Forbidden, Unauthorized, Unavailable
 from rewardpoints.api.keys import KeysUnavailable
 from rewardpoints.api.paths import decode_segment
@@ -65,7 +67,7 @@ class Guard:
         Raises:
             Unauthorized: no acceptable token.
             Forbidden: the token's tenant, kind or scopes do not fit.
-            Unavailable: the token cannot be checked at the moment.
+            Unavailable: the token cannot be checked at the moment, or not in the request's time.
         """
         principal = await self._authenticate(request)
         _check_tenant(request, principal)
@@ -78,12 +80,13 @@ class Guard:
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized
         try:
-            return await self._verifier.verify(token)
+            async with asyncio.timeout_at(answer_by(request)):
+                return await self._verifier.verify(token)
         except InvalidToken as error:
             _log.debug("token refused", reason=str(error))
             raise Unauthorized from error
-        except KeysUnavailable as error:
-            _log.warning("tokens cannot be checked", reason=str(error))
+        except (KeysUnavailable, TimeoutError) as error:
+            _log.warning("tokens cannot be checked", reason=str(error) or "no keys in time")
             raise Unavailable("The access token cannot be checked at the moment") from error
 
 

@@ -1,6 +1,7 @@
 """Keys: the public keys tokens are signed with, fetched, cached and rotated."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,7 +91,8 @@ class KeyRing:
     """The usable keys of a source.
 
     Known keys answer from memory. They are renewed in the background when older than ``cache_seconds``, and at once
-    (at most every 5 s, one fetch at a time) when a token names an unknown one.
+    (at most every 5 s, one fetch at a time) when a token names an unknown one; while that fails, keys that are not old
+    are taken for all there are.
     """
 
     def __init__(
@@ -116,16 +118,21 @@ class KeyRing:
         """The key of this id and algorithm; without an id the only key of the algorithm. None where there is none.
 
         Raises:
-            KeysUnavailable: no such key is known, and the source cannot be asked.
+            KeysUnavailable: no such key is known, none or only old ones are, and the source cannot be asked.
         """
-        age = None if self._loaded_at is None else self._monotonic() - self._loaded_at
-        if age is not None and age <= MAX_STALE_SECONDS:
+        age = self._age_seconds()
+        if age <= MAX_STALE_SECONDS:
             if age > self._cache_seconds:
                 self._renew_soon()
             key = self._known(key_id, algorithm)
             if key is not None:
                 return key
-        await self._refresh()
+        try:
+            await self._refresh()
+        except KeysUnavailable:
+            # fresh keys are all there are, unless one was added just now; old ones may have been replaced
+            if self._age_seconds() > min(self._cache_seconds, MAX_STALE_SECONDS):
+                raise
         return self._known(key_id, algorithm)
 
     async def close(self) -> None:
@@ -133,6 +140,9 @@ class KeyRing:
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
+
+    def _age_seconds(self) -> float:
+        return math.inf if self._loaded_at is None else self._monotonic() - self._loaded_at
 
     def _known(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         fitting = [key for key in self._keys if key.algorithm_name == algorithm]

@@ -18,7 +18,7 @@ from rewardpoints.api.ports import Ports
 from rewardpoints.api.routing import Operations
 from rewardpoints.api.storefront import Randomness
 from rewardpoints.api.views import JSON, encode, json_answer, summary_view
-from rewardpoints.domain.accounts import DEFAULT_SITE_CODE, Account, account_of, entry_id
+from rewardpoints.domain.accounts import DEFAULT_SITE_CODE, account_of, entry_id
 from rewardpoints.domain.errors import AccountExists, NoAccount
 from rewardpoints.domain.history import History, summarize
 from rewardpoints.domain.instants import format_instant
@@ -136,6 +136,7 @@ class Management:
         account, given = account_of(tenant, customer_id), body.grant
         grant = ManualGrant(
             id=given.id or entry_id(account, "opening"),
+            source_id="",
             points=given.points,
             fingerprint=fingerprint("open", site_code, _content(given)),
             description=given.description or "",
@@ -167,14 +168,17 @@ class Management:
     ) -> Response:
         """Add points to a customer's account, which is opened where there is none.
 
-        `id` (or the `Idempotency-Key`) makes the request repeatable: the same id and content add nothing again.
+        The `Idempotency-Key` (or `id`) makes the request repeatable: the same key and content add nothing again.
         """
         tenant = principal_of(request).tenant
         account = account_of(tenant, customer_id)
+        kind, name = self._source(idempotency_key, body.id)
         grant = ManualGrant(
-            id=body.id or self._source_id(account, idempotency_key),
+            id=body.id or entry_id(account, kind, name),
+            # the kind goes in front of every name, so that no id can be chosen to look like a key
+            source_id=f"{kind}:{name}",
             points=body.points,
-            fingerprint=fingerprint("addPoints", site_code, _content(body)),
+            fingerprint=fingerprint("addPoints", site_code, {"id": body.id, **_content(body)}),
             description=body.description or "",
             reference_id=body.reference_id,
             valid_until=body.valid_until,
@@ -194,13 +198,7 @@ class Management:
     ) -> Response:
         """Redeem points of a customer without a coupon. The `Idempotency-Key` (or `id`) makes it repeatable."""
         account = account_of(principal_of(request).tenant, customer_id)
-        if idempotency_key is not None:
-            source = ("key", idempotency_key)
-        elif body.id is not None:
-            source = ("id", body.id)
-        else:
-            source = ("random", self._randomness(16).hex())
-        identity = redemption_id(account, *source)
+        identity = redemption_id(account, *self._source(idempotency_key, body.id))
         content = {"id": body.id, "points": body.points, "description": body.description}
         intent = RedemptionIntent(
             id=identity,
@@ -222,10 +220,13 @@ class Management:
         site = (tenant, site_code)
         return settings_at((await self._ports.settings_reader.histories({site: now}))[site], now)
 
-    def _source_id(self, account: Account, idempotency_key: str | None) -> str:
+    def _source(self, idempotency_key: str | None, given_id: str | None) -> tuple[str, str]:
+        """What makes a request repeatable: the kind of its name, and the name."""
         if idempotency_key is not None:
-            return entry_id(account, "key", idempotency_key)
-        return self._randomness(16).hex()
+            return "key", idempotency_key
+        if given_id is not None:
+            return "id", given_id
+        return "random", self._randomness(16).hex()
 
 
 _BATCH: Final[dict[str, Any]] = {

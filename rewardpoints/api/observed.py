@@ -8,6 +8,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rewardpoints.api.deadline import note_arrival
 from rewardpoints.api.errors import ErrorAnswers
 from rewardpoints.telemetry import Metrics
 
@@ -32,6 +33,7 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        note_arrival(scope)
         status = 0
         started_at = time.perf_counter()
 

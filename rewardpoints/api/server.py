@@ -9,11 +9,11 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from rewardpoints.api.connection import BoundedConnection
 from rewardpoints.domain.errors import RewardPointsError
 
 BACKLOG: Final = 1024
 KEEP_ALIVE_SECONDS: Final = 20
-MAX_HEADER_BYTES: Final = 32_768
 
 
 class AddressInUse(RewardPointsError):
@@ -41,8 +41,7 @@ class HttpServer:
                 access_log=False,
                 backlog=BACKLOG,
                 date_header=True,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                http="httptools",
+                http=BoundedConnection,
                 lifespan="off",
                 log_config=None,
                 server_header=False,

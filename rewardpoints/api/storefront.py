@@ -10,6 +10,7 @@ from starlette.responses import Response
 from rewardpoints.api import schemas
 from rewardpoints.api.access import CUSTOMER, customer_id_of, principal_of
 from rewardpoints.api.bodies import RedeemIn
+from rewardpoints.api.deadline import answer_by
 from rewardpoints.api.errors import Missing, NoPoints
 from rewardpoints.api.parameters import IdempotencyKey, SiteCode
 from rewardpoints.api.ports import Ports
@@ -33,8 +34,6 @@ from rewardpoints.domain.redemptions import (
 from rewardpoints.domain.site_settings import settings_at
 
 TAG: Final = "Signed-In Customer Reward Points"
-REDEEM_DEADLINE_SECONDS: Final = 9.5
-"""Clients give up after 10 seconds; an answer after that would lose the code."""
 
 Randomness = Callable[[int], bytes]
 
@@ -105,7 +104,7 @@ class Storefront:
         customer_id = customer_id_of(request)
         started = False
         try:
-            async with asyncio.timeout(REDEEM_DEADLINE_SECONDS):
+            async with asyncio.timeout_at(answer_by(request)):
                 intent = await self._intent(principal, customer_id, body.option_id, site_code, idempotency_key)
                 if isinstance(intent, RedemptionIntent):
                     started = True

@@ -10,6 +10,7 @@ class RewardPointsError(Exception):
 class RejectReason(StrEnum):
     """Why a record went to the dead-letter topic. The value is the header an operator filters by."""
 
+    UNDECODABLE = "undecodable"
     MALFORMED = "malformed"
     MISSING_TENANT = "missing_tenant"
     INVALID_TENANT = "invalid_tenant"

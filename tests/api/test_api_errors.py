@@ -146,7 +146,7 @@ async def test_anything_unforeseen_is_a_500_that_tells_nothing(fake_api: Api, ca
 
 
 async def test_no_answer_in_time(fake_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewardpoints.api.storefront.REDEEM_DEADLINE_SECONDS", 0.05)
+    monkeypatch.setattr("rewardpoints.api.deadline.ANSWER_SECONDS", 0.05)
     await fake_api.give("c1", 100)
     option = await fake_api.new_option()
 

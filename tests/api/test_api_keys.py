@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -116,6 +118,38 @@ async def test_known_keys_serve_while_the_server_is_down_but_not_forever() -> No
     await ring.close()
 
 
+async def test_an_unknown_key_is_unknown_while_the_known_ones_are_fresh() -> None:
+    source, ticks = KeyServer(signer("a")), Ticks()
+    ring = ring_of(source, ticks)
+    source.up = False
+    with pytest.raises(KeysUnavailable):
+        await ring.find("b", "ES256")
+    source.up = True
+    ticks.now += MIN_REFRESH_SECONDS
+    await ring.find("a", "ES256")
+    source.up = False
+    ticks.now += 300
+
+    assert await ring.find("b", "ES256") is None
+    assert await ring.find("b", "ES256") is None  # by the last try's result
+    assert source.fetches == 3
+    ticks.now += 1
+    with pytest.raises(KeysUnavailable):
+        await ring.find("b", "ES256")
+    await ring.close()
+
+
+async def test_keys_that_are_too_old_are_no_keys_however_long_they_are_cached() -> None:
+    source, ticks = KeyServer(signer("a")), Ticks()
+    ring = KeyRing(source, algorithms=("ES256",), cache_seconds=2 * MAX_STALE_SECONDS, monotonic=ticks)
+    await ring.find("a", "ES256")
+    source.up = False
+    ticks.now += MAX_STALE_SECONDS + 1
+
+    with pytest.raises(KeysUnavailable):
+        await ring.find("a", "ES256")
+
+
 async def test_without_an_id_only_a_single_key_fits() -> None:
     source, ticks = KeyServer(signer("a"), signer("b", "EdDSA")), Ticks()
     ring = ring_of(source, ticks)
@@ -155,6 +189,48 @@ async def test_an_unreachable_key_server_is_503_and_recovers(client: httpx.Async
     assert (down.status_code, down.json()["type"]) == (503, "service_unavailable")
     assert int(down.headers["retry-after"]) > 0
     assert garbage.status_code == 401
+
+
+class SlowKeyServer(KeyServer):
+    """Answers after ``seconds``."""
+
+    seconds = 60.0
+
+    async def fetch(self) -> bytes:
+        await asyncio.sleep(self.seconds)
+        return await super().fetch()
+
+
+async def test_waiting_for_keys_ends_with_the_requests_time(
+    client: httpx.AsyncClient, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewardpoints.api.deadline.ANSWER_SECONDS", 0.05)
+    server = fake_server(signer)
+    async with serving(server, build_app(server, keys=SlowKeyServer(signer))):
+        answer = await Api(server, client, "shop").call("GET", OPTIONS)
+
+    assert (answer.status_code, answer.json()["type"]) == (503, "service_unavailable")
+
+
+async def test_a_redemption_has_the_time_that_fetching_keys_left(
+    client: httpx.AsyncClient, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewardpoints.api.deadline.ANSWER_SECONDS", 1.0)
+    keys = SlowKeyServer(signer)
+    keys.seconds = 0.8
+    server = fake_server(signer)
+
+    async def hangs(*_arguments: Any) -> Any:
+        await asyncio.Event().wait()
+
+    server.faults.plant("redeem_options.find", hangs)
+    async with serving(server, build_app(server, keys=keys)):
+        started_at = time.monotonic()
+        answer = await Api(server, client, "shop").as_customer("c1", "POST", "/redeem", json={"id": "x"})
+        seconds = time.monotonic() - started_at
+
+    assert (answer.status_code, keys.fetches) == (503, 1)
+    assert seconds < 1.6  # 1.8 where the time begins after the keys came
 
 
 @pytest.fixture

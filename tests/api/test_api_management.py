@@ -176,6 +176,30 @@ async def test_the_idempotency_key_makes_adding_repeatable(api: Api) -> None:
     assert (await balance(api)).json() == 3
 
 
+async def test_the_idempotency_key_goes_before_the_id(api: Api) -> None:
+    path, headers = f"{customer()}/addPoints", {"Idempotency-Key": "once"}
+    bodies = [{"id": "x", "points": 3}, {"id": "x", "points": 3}, {"id": "y", "points": 3}, {"points": 3}]
+    statuses = [(await api.call("POST", path, json=body, headers=headers)).status_code for body in bodies]
+
+    assert statuses == [201, 201, 400, 400]
+    (entry,) = await added(api)
+    assert (entry["id"], entry["points"]) == ("x", 3)
+
+
+async def test_no_id_is_taken_for_a_key(api: Api) -> None:
+    path = f"{customer()}/addPoints"
+    await api.call("POST", path, json={"points": 3}, headers={"Idempotency-Key": "same"})
+    (by_key,) = await added(api)
+
+    for look_alike in ("same", "key:same", by_key["id"]):
+        answer = await api.call("POST", path, json={"points": 4, "id": look_alike})
+        assert answer.status_code == 201
+    keyed = await api.call("POST", path, json={"points": 5}, headers={"Idempotency-Key": "id:same"})
+
+    assert keyed.status_code == 201
+    assert (await balance(api)).json() == 3 + 3 * 4 + 5
+
+
 async def test_validity_is_honoured_in_the_future_only(api: Api) -> None:
     path, now = f"{customer()}/addPoints", api.server.clock()
     refused = await api.call("POST", path, json={"points": 3, "validUntil": now.isoformat()})

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from rewardpoints.domain.errors import InvalidInput
-from rewardpoints.domain.lots import MAX_POINTS, LotKind
+from rewardpoints.domain.lots import MAX_POINTS, Lot, LotKind
 from rewardpoints.domain.manual_entries import ManualGrant, manual_lot, opening_lot
 from rewardpoints.domain.site_settings import SiteSettings
 from tests.domain.builders import ACCOUNT, NOON
@@ -13,7 +13,7 @@ DAY = timedelta(days=1)
 
 
 def a_grant(points: int = 20, **fields: object) -> ManualGrant:
-    return ManualGrant(id="g1", points=points, fingerprint="f", **fields)  # type: ignore[arg-type]  # fields of the table
+    return ManualGrant(id="g1", source_id="s1", points=points, fingerprint="f", **fields)  # type: ignore[arg-type]  # fields of the table
 
 
 def test_points_added_by_hand_are_earned_now() -> None:
@@ -25,6 +25,16 @@ def test_points_added_by_hand_are_earned_now() -> None:
         NOON + 365 * DAY,
     )
     assert lot.recorded_at == NOON
+
+
+def test_the_source_not_the_id_makes_a_grant_the_same() -> None:
+    def granted(public_id: str, source_id: str) -> Lot:
+        grant = ManualGrant(id=public_id, source_id=source_id, points=1, fingerprint="f")
+        return manual_lot(ACCOUNT, grant, SETTINGS, site_code="main", now=NOON)
+
+    assert granted("g1", "s1").id == granted("g2", "s1").id
+    assert granted("g1", "s1").id != granted("g1", "s2").id
+    assert (granted("g1", "s1").public_id, granted("g1", "s1").source_id) == ("g1", "s1")
 
 
 def test_a_validity_in_the_future_is_honoured() -> None:
@@ -57,7 +67,7 @@ def test_an_opening_entry_is_an_import() -> None:
 
 def test_an_account_has_one_opening_entry_whatever_its_id() -> None:
     first = opening_lot(ACCOUNT, a_grant(1), SETTINGS, site_code="main", now=NOON)
-    other = ManualGrant(id="g2", points=1, fingerprint="f")
+    other = ManualGrant(id="g2", source_id="s2", points=1, fingerprint="f")
     assert opening_lot(ACCOUNT, other, SETTINGS, site_code="main", now=NOON).id == first.id
 
 

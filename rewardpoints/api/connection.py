@@ -1,0 +1,105 @@
+"""Connections: what a client sends is bounded in size and time before anything of this service looks at it."""
+
+import asyncio
+from enum import Enum
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from rewardpoints.api.errors import resource_error
+from rewardpoints.api.views import JSON, encode
+
+MAX_HEADER_BYTES: Final = 32_768
+"""Longest head of a request, the request line included. Trailers have the same limit."""
+
+ARRIVAL_SECONDS: Final = 20.0
+"""Time a request has to arrive completely, from its first byte; a connection's first one from its opening."""
+
+
+class _Awaiting(Enum):
+    """What of a request comes next."""
+
+    HEAD = "head"
+    REST = "rest"
+    NOTHING = "nothing"
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """Uvicorn's connection, which bounds neither the size of a head nor the time a request takes to arrive.
+
+    A head that is too long is answered 431, and the connection closed; a request that is too slow is cut off.
+    """
+
+    _awaiting = _Awaiting.HEAD
+    _unfinished_bytes = 0
+    """Bytes since a head, a part of a body or a request was last complete: what the parser may be holding."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
+        """Wait for the first request, but not forever."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(ARRIVAL_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._in_time()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, never more at once than the limit leaves."""
+        if self._awaiting is _Awaiting.NOTHING:
+            self._awaiting = _Awaiting.HEAD
+        while data and not self.transport.is_closing():
+            room = MAX_HEADER_BYTES - self._unfinished_bytes
+            if not room:
+                self._refuse()
+                return
+            part, data = data[:room], data[room:]
+            self._unfinished_bytes += len(part)
+            super().data_received(part)
+        if self._awaiting is not _Awaiting.NOTHING and self._late is None:
+            self._late = self.loop.call_later(ARRIVAL_SECONDS, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._awaiting = _Awaiting.HEAD
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._awaiting, self._unfinished_bytes = _Awaiting.REST, 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; how long bodies may be is the operation's business."""
+        self._unfinished_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived."""
+        self._awaiting, self._unfinished_bytes = _Awaiting.NOTHING, 0
+        self._in_time()
+        super().on_message_complete()
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _refuse(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self._awaiting is not _Awaiting.HEAD:
+            self.transport.abort()  # an answer here would be taken for another request's
+            return
+        error = resource_error(431, "request_header_fields_too_large", "The request's headers are too long")
+        body = encode(error)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", JSON.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[431] + lines + b"\r\n" + body)
+        self.transport.close()
