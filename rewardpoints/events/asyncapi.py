@@ -118,7 +118,7 @@ def _schemas() -> dict[str, Any]:
         schema["required"] = required
         for field in ("specversion", "data"):  # of the envelope, when there is one
             del schema["properties"][field]
-        for field in ("totalPrice", "subTotalPrice"):  # msgspec's own schema calls every decimal a text
+        for field in ("totalPrice", "subTotalPrice"):  # kept as they were written, so msgspec knows no type
             if field in schema["properties"]:
                 schema["properties"][field] = {"type": ["number", "null"], "minimum": 0}
     return {**schemas, "CouponRequest": _COUPON_REQUEST}

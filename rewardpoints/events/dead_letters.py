@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 import structlog
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.messages import Headers, Message, Record
-from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.producer import TOO_LARGE, EventProducer
 from rewardpoints.telemetry import Metrics
 
 logger = structlog.get_logger(__name__)
@@ -34,7 +34,6 @@ VALUE_SIZE: Final = f"{PREFIX}value-size"
 VALUE_SHA256: Final = f"{PREFIX}value-sha256"
 
 MAX_ERROR_BYTES: Final = 2000
-_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class Rejection(NamedTuple):
@@ -81,7 +80,7 @@ class DeadLetters:
         while waiting:
             outcomes = await self._producer.publish_all([message for _, message in waiting])
             for outcome in outcomes:
-                if outcome is not None and not isinstance(outcome, _TOO_LARGE):
+                if outcome is not None and not isinstance(outcome, TOO_LARGE):
                     raise outcome
             refused = [(form, outcome) for (form, _), outcome in zip(waiting, outcomes, strict=True) if outcome]
             waiting = [(form, _next_form(form, outcome)) for form, outcome in refused]

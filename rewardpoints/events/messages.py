@@ -5,6 +5,7 @@ binary (``ce_*`` headers) and the bare object with its tenant in a ``tenant`` he
 ``Decimal`` from their own text, ids may be JSON strings or integers, unknown fields are ignored.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -33,6 +34,21 @@ class Record(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+
+@dataclass(slots=True, kw_only=True)
+class UndecodableRecord:
+    """Stands for the records from ``offset`` to ``last_offset`` that the Kafka client could not decode."""
+
+    topic: str
+    partition: int
+    offset: int
+    last_offset: int
+    timestamp: int
+    error: str
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers = ()
 
 
 COUPON_REQUEST_TYPE: Final = "rewardpoints.coupon-creation-requested"
@@ -66,8 +82,8 @@ class OrderBody(Envelope, rename="camel"):
     status: str | None = None
     customer: Customer | None = None
     site_code: str | None = None
-    total_price: Decimal | None = None
-    sub_total_price: Decimal | None = None
+    total_price: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    sub_total_price: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     currency: str | None = None
     completed: str | None = None
     last_status_change: str | None = None
@@ -137,6 +153,8 @@ class _Hints(NamedTuple):
 Body = TypeVar("Body", bound=Envelope)
 
 _ORDER: Final = msgspec.json.Decoder(OrderBody)
+_AMOUNT: Final[msgspec.json.Decoder[Decimal | None]] = msgspec.json.Decoder(Decimal | None)
+_AMOUNT_TEXT: Final = re.compile(rb'"-?[0-9]+(\.[0-9]+)?"')
 _STATUS: Final = msgspec.json.Decoder(_StatusBody)
 _CHARGEBACK: Final = msgspec.json.Decoder(ChargebackBody)
 _COUPON_RESULT: Final = msgspec.json.Decoder(CouponResultBody)
@@ -171,8 +189,8 @@ def decode_order(record: Record) -> Order | Skipped:
         customer_id=_id("customer.id", customer),
         site_code=DEFAULT_SITE_CODE if body.site_code is None else _id("siteCode", body.site_code),
         completed_at=_completed_at(body, record),
-        total_price=body.total_price,
-        sub_total_price=body.sub_total_price,
+        total_price=_amount("totalPrice", body.total_price),
+        sub_total_price=_amount("subTotalPrice", body.sub_total_price),
         currency=None if body.currency is None else _id("currency", body.currency),
     )
 
@@ -246,6 +264,9 @@ def recorded_at(record: Record) -> datetime:
 
 def _read(record: Record, decoder: msgspec.json.Decoder[Body]) -> tuple[Body, str | None]:
     """The body of a record, out of its envelope where it has one, and the tenant said outside the body."""
+    if isinstance(record, UndecodableRecord):
+        offsets = f"offsets {record.offset} to {record.last_offset}"
+        _reject(RejectReason.UNDECODABLE, f"the Kafka client cannot decode {offsets}: {record.error}")
     value = record.value
     if not value:
         _reject(RejectReason.MALFORMED, "the record has no value")
@@ -345,6 +366,21 @@ def _id(field: str, value: str | int | None) -> str:
 
 def _optional_text(value: str | int | None) -> str | None:
     return None if value is None else str(value)
+
+
+def _amount(field: str, raw: msgspec.Raw | msgspec.UnsetType) -> Decimal | None:
+    """A JSON number, or a string of digits: ``Decimal`` would also take ``1_000`` and ``Infinity`` from a string."""
+    if raw is msgspec.UNSET:
+        return None
+    text = bytes(raw)
+    if text.startswith(b'"') and not _AMOUNT_TEXT.fullmatch(text):
+        _reject(RejectReason.INVALID_AMOUNT, f"{field} is no plain decimal number")
+    try:
+        return _AMOUNT.decode(text)
+    except msgspec.ValidationError as error:
+        _reject(RejectReason.INVALID_FIELD, f"the JSON is not as agreed: {error} - at `$.{field}`", error)
+    except (ValueError, ArithmeticError) as error:  # msgspec.DecodeError is a ValueError
+        _reject(RejectReason.MALFORMED, f"the value is not valid JSON: {error}", error)
 
 
 def _completed_at(body: OrderBody, record: Record) -> datetime:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from rewardpoints.events.connection import client_options
 from rewardpoints.events.messages import Message
@@ -17,6 +17,9 @@ logger = structlog.get_logger(__name__)
 MAX_BATCH_BYTES: Final = 262_144
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 READY_TIMEOUT_SECONDS: Final = 3.0
+
+TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""What a message is refused with for its size."""
 
 
 class EventProducer:
@@ -59,16 +62,26 @@ class EventProducer:
     async def publish_all(self, messages: Sequence[Message]) -> list[KafkaError | None]:
         """Send all messages, then await their acknowledgements. Answers for each its error, or None when it is through.
 
-        A message that is refused (for its size, say) does not keep the others back.
+        A message that is refused (for its size, say) does not keep the others back: a broker refuses the whole batch
+        that the client made of it and its neighbours, so what is refused for size is sent once more, each by itself.
 
         Raises:
             KafkaError: no connection could be made; nothing was sent.
         """
         producer = await self._connected()
-        outcomes = await asyncio.gather(*(self._deliver(producer, message) for message in messages))
+        try:
+            outcomes = await self._deliver_all(producer, messages)
+        except Exception:  # no Kafka error: nothing says what state the client is in
+            self._discard(producer)
+            raise
         if any(outcome is not None for outcome in outcomes):
             # An idempotent producer numbers its messages: after a lost one the broker may refuse all that follow.
             self._discard(producer)
+        refused = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, TOO_LARGE)]
+        if refused:
+            alone = await self._deliver_singly([messages[position] for position in refused])
+            for position, outcome in zip(refused, alone, strict=True):
+                outcomes[position] = outcome
         return outcomes
 
     async def ready(self) -> bool:
@@ -99,13 +112,13 @@ class EventProducer:
                 self._producer = await self._connect()
             return self._producer
 
-    async def _connect(self) -> Any:
+    async def _connect(self, *, singly: bool = False) -> Any:
         producer = AIOKafkaProducer(
             **client_options(self._settings),
             acks="all",
-            enable_idempotence=True,
+            enable_idempotence=not singly,  # its numbers would let a refused message spoil those in flight behind it
             max_request_size=self._settings.max_message_bytes,
-            max_batch_size=MAX_BATCH_BYTES,
+            max_batch_size=1 if singly else MAX_BATCH_BYTES,  # a batch takes its first message whatever the size
         )
         try:
             async with asyncio.timeout(self._ack_timeout_seconds):
@@ -116,6 +129,26 @@ class EventProducer:
                 raise KafkaTimeoutError("no connection to Kafka") from error
             raise
         return producer
+
+    async def _deliver_singly(self, messages: Sequence[Message]) -> list[KafkaError | None]:
+        """Deliver over a connection of its own, so that no message of another caller shares a batch either."""
+        try:
+            producer = await self._connect(singly=True)
+        except KafkaError as error:
+            return [error] * len(messages)
+        try:
+            return await self._deliver_all(producer, messages)
+        finally:
+            await _close(producer)
+
+    async def _deliver_all(self, producer: Any, messages: Sequence[Message]) -> list[KafkaError | None]:
+        deliveries = (self._deliver(producer, message) for message in messages)
+        outcomes: list[KafkaError | None] = []
+        for outcome in await asyncio.gather(*deliveries, return_exceptions=True):  # none is left running behind a raise
+            if isinstance(outcome, BaseException) and not isinstance(outcome, KafkaError):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
 
     async def _deliver(self, producer: Any, message: Message) -> KafkaError | None:
         key = message.key

@@ -1,18 +1,23 @@
 """A Kafka consumer that loses no record when reading fails half-way, and that is quiet while there is nothing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError, NoError, for_code
+from aiokafka.protocol.fetch import FetchRequest
 
+from rewardpoints.events.messages import Record
 from rewardpoints.events.paced_fetches import pace_empty_fetches
+from rewardpoints.events.salvage import salvage
 
 IDLE_WAIT_MS: Final = 1000
 """Least time an empty poll waits. Records end the wait at once, so this costs no latency."""
 
 REWIND_TIMEOUT_SECONDS: Final = 30.0
+SALVAGE_TIMEOUT_SECONDS: Final = 60.0
+_FETCH_WAIT_MS: Final = 100
 
 
 class ConsumerBroken(Exception):
@@ -20,11 +25,13 @@ class ConsumerBroken(Exception):
 
 
 class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
-    """``AIOKafkaConsumer`` with three differences.
+    """``AIOKafkaConsumer`` with four differences.
 
     * When ``getmany`` fails, records of other partitions may have been taken and dropped with their positions moved
       on (aiokafka's ``Fetcher.fetched_records``), and a record larger than the fetch size is stepped over. Before the
       next read every position goes back to what is committed, which is exactly what was handled.
+    * aiokafka decodes header names and decompresses batches while it hands records out, and stops for good at what it
+      cannot. Such a place is read again by ``salvage``, and an ``UndecodableRecord`` handed out for what is lost.
     * An empty poll waits for at least ``IDLE_WAIT_MS``: FastStream sleeps after each empty poll, records or not.
     * With ``empty_fetch_pause_ms`` > 0 empty fetches are paced (see ``paced_fetches``).
 
@@ -42,7 +49,7 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+    ) -> dict[TopicPartition, Sequence[Record]]:
         """As aiokafka's, but blocks for at least ``IDLE_WAIT_MS`` while there is nothing.
 
         Raises:
@@ -53,18 +60,56 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
                 async with asyncio.timeout(REWIND_TIMEOUT_SECONDS):
                     await self._rewind()
                 self._must_rewind = False
-            records: dict[TopicPartition, list[ConsumerRecord]] = await super().getmany(
+            records: dict[TopicPartition, Sequence[Record]] = await super().getmany(
                 *partitions, timeout_ms=max(timeout_ms, IDLE_WAIT_MS), max_records=max_records
             )
         except ConsumerStoppedError:
             raise
-        except Exception:
+        except Exception as error:
             self._must_rewind = True
             self._check_alive()
-            raise
+            if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+                raise
+            return await self._salvaged(error, max_records)
         if not records:
             self._check_alive()
         return records
+
+    async def _salvaged(self, error: Exception, max_records: int | None) -> dict[TopicPartition, Sequence[Record]]:
+        """The records from the committed offset on of a partition that aiokafka cannot read.
+
+        Raises:
+            KafkaError: there is none, or it cannot be told now. FastStream rests after a ``KafkaError`` only; after
+                anything else it calls again at once, for ever.
+        """
+        try:
+            async with asyncio.timeout(SALVAGE_TIMEOUT_SECONDS):
+                await self._rewind()
+                for partition in self.assignment():
+                    position = await self.position(partition)
+                    chunk = await self._chunk(partition, position)
+                    found = salvage(partition, chunk, position=position, max_records=max_records)
+                    if found.broken:
+                        self.seek(partition, found.next_offset)
+                        self._must_rewind = False
+                        return {partition: found.records}
+        except (KafkaError, ConsumerStoppedError):
+            raise
+        except Exception as failure:
+            raise KafkaError(f"salvaging after {error!r} failed") from failure
+        raise KafkaError(f"reading failed, and no record is to blame: {error!r}") from error
+
+    async def _chunk(self, partition: TopicPartition, position: int) -> bytes:
+        """The bytes of a partition from the batch on that holds ``position``, as many as a fetch brings."""
+        node = self._client.cluster.leader_for_partition(partition)
+        size = self._max_partition_fetch_bytes
+        wanted = [(partition.topic, [(partition.partition, position, size)])]
+        response = await self._client.send(node, FetchRequest(_FETCH_WAIT_MS, 1, size, 0, wanted))
+        ((_, ((_, error_code, *_, chunk),)),) = response.topics
+        error = for_code(error_code)
+        if error is not NoError:
+            raise error(partition)
+        return chunk or b""
 
     async def _rewind(self) -> None:
         """Every assigned partition back to its committed offset; aiokafka's ``seek_to_committed`` skips offset 0."""

@@ -24,7 +24,7 @@ from tenacity.wait import wait_random_exponential
 from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.connection import consumer_group
-from rewardpoints.events.messages import Record
+from rewardpoints.events.messages import Record, UndecodableRecord
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
@@ -168,7 +168,8 @@ class RawSubscriber:
             return
         handled: dict[TopicPartition, int] = {}
         for record in records:
-            handled[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            last = record.last_offset if isinstance(record, UndecodableRecord) else record.offset
+            handled[TopicPartition(record.topic, record.partition)] = last + 1
         assigned = consumer.assignment()
         offsets = {partition: offset for partition, offset in handled.items() if partition in assigned}
         if not offsets:  # all were taken over by another member meanwhile

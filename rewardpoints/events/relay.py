@@ -13,7 +13,7 @@ from rewardpoints.domain.ports import Clock, Redemptions
 from rewardpoints.domain.redemptions import Redemption
 from rewardpoints.events.messages import encode_coupon_request
 from rewardpoints.events.producer import EventProducer
-from rewardpoints.events.waiting import pause
+from rewardpoints.events.waiting import cut_short, pause
 from rewardpoints.telemetry import Metrics
 
 logger = structlog.get_logger(__name__)
@@ -21,6 +21,8 @@ logger = structlog.get_logger(__name__)
 MAX_BACKGROUND_PUBLISHES: Final = 200
 OBSERVE_SECONDS: Final = 15.0
 MAX_BACKOFF_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 3.0
+"""How long a stop waits for what is being published; what was taken comes due again after its lease."""
 
 
 class CouponRequestPublisher:
@@ -124,7 +126,13 @@ class Relay:
         self._unanswered_after_seconds = unanswered_after_seconds
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set. An unreachable ledger or Kafka is waited for, with growing pauses."""
+        """Work until ``stopping`` is set, and at most ``STOP_SECONDS`` longer.
+
+        An unreachable ledger or Kafka is waited for, with growing pauses.
+        """
+        await cut_short(self._work(stopping), stopping, grace_seconds=STOP_SECONDS)
+
+    async def _work(self, stopping: asyncio.Event) -> None:
         wait_seconds = self._poll_seconds
         observed_at = self._clock() - timedelta(seconds=OBSERVE_SECONDS)
         while not stopping.is_set():

@@ -17,7 +17,18 @@ from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read
 from tests.events.fakes import NOW, FakeLots, FakeProducer, FakeSettings, FakeTombstones
-from tests.events.wire import BY_TENANT, FakeRecord, clock, committed, metric, order_bytes, produce, read, until
+from tests.events.wire import (
+    BY_TENANT,
+    FakeRecord,
+    clock,
+    committed,
+    create_topic,
+    metric,
+    order_bytes,
+    produce,
+    read,
+    until,
+)
 
 ERROR = RecordRejected(RejectReason.MALFORMED, "no JSON: ü")
 ODD_HEADERS: Headers = (("a", b"1"), ("a", b"2"), ("none", None), ("bytes", b"\xff\x00"), ("empty", b""))
@@ -83,6 +94,20 @@ async def test_a_broker_with_a_lower_limit_gets_the_stub() -> None:
     await letters.publish_all([Rejection(big, ERROR), Rejection(small, ERROR)])
     assert [message.value for message in producer.published] == [b"y", None]
     assert dict(producer.published[1].headers)[dead.SOURCE_OFFSET] == b"1"
+
+
+async def test_small_records_keep_their_values_beside_a_large_one(
+    kafka: KafkaSettings, producer: EventProducer, metrics: Metrics
+) -> None:
+    """aiokafka makes one batch of all of them, and the broker refuses it whole."""
+    topic = f"{kafka.topic_dead_letter}-small"
+    await create_topic(kafka, topic, **{"max.message.bytes": "100000"})
+    sizes = [10, 150_000, 20]
+    rejections = [Rejection(FakeRecord(b"x" * size, (), offset=at), ERROR) for at, size in enumerate(sizes)]
+    await DeadLetters(producer, topic, metrics, clock).publish_all(rejections)
+    found = await read(kafka.model_copy(update={"topic_partitions": 1}), topic, 3)
+    lengths = {dict(record.headers)[dead.SOURCE_OFFSET]: record.value and len(record.value) for record in found}
+    assert lengths == {b"0": 10, b"1": None, b"2": 20}
 
 
 async def test_a_broker_that_takes_not_even_the_stub_stops_progress() -> None:

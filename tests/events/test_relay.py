@@ -8,12 +8,13 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 
 from rewardpoints.domain.errors import LedgerUnavailable
+from rewardpoints.events.messages import encode_coupon_request
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.events.relay import MAX_BACKGROUND_PUBLISHES, CouponRequestPublisher, Relay
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.fakes import NOW, FakeProducer, FakeRedemptions, redemption
-from tests.events.wire import end_of, metric, read, until
+from tests.events.wire import create_topic, end_of, metric, read, until
 
 
 class House:
@@ -105,6 +106,48 @@ async def test_the_loop_survives_outages_of_both_and_stops() -> None:
     assert house.ids == [b"a"]
 
 
+@pytest.mark.parametrize("where", ["connect", "publish_all"])
+async def test_a_relay_that_waits_for_a_silent_kafka_stops_within_a_few_seconds(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House("a")
+    waiting = asyncio.Event()
+
+    async def hanging(*_: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(house.fake, where, hanging)
+    monkeypatch.setattr("rewardpoints.events.relay.STOP_SECONDS", 0.05)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(house.relay().run(stopping))
+    await waiting.wait()
+    stopping.set()
+    async with asyncio.timeout(2):
+        await running
+    assert house.redemptions.unpublished == {"a"}
+
+
+async def test_a_publish_that_ends_soon_after_the_stop_is_cleared() -> None:
+    house = House("a")
+    waiting, gate = asyncio.Event(), asyncio.Event()
+    mark_published = house.redemptions.mark_published
+
+    async def slow(redemption_id: str) -> None:
+        waiting.set()
+        await gate.wait()
+        await mark_published(redemption_id)
+
+    house.redemptions.mark_published = slow  # type: ignore[method-assign]  # the delay is planted
+    stopping = asyncio.Event()
+    running = asyncio.create_task(house.relay().run(stopping))
+    await waiting.wait()
+    stopping.set()
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+    await running
+    assert house.redemptions.unpublished == set()
+
+
 async def test_full_batches_are_followed_at_once_and_the_gauges_are_kept() -> None:
     house = House(*map(str, range(25)))
     stopping = asyncio.Event()
@@ -142,6 +185,34 @@ async def test_a_request_too_large_does_not_keep_the_others_back(kafka: KafkaSet
     assert house.redemptions.unpublished == {"big"}
     house.redemptions.stored["next"] = redemption("next")
     assert await house.relay().publish_due() == (1, 1)
+
+
+async def test_requests_that_fit_pass_beside_one_the_broker_refuses(
+    kafka: KafkaSettings, producer: EventProducer
+) -> None:
+    """aiokafka makes one batch of all of them, and the broker refuses it whole."""
+    topic = f"{kafka.topic_coupon_creation_requests}-small"
+    await create_topic(kafka, topic, **{"max.message.bytes": "20000"})
+    house = House(*map(str, range(10)), producer=producer, topic=topic)
+    house.redemptions.stored["big"] = redemption("big", big=30_000)
+    assert await house.relay(batch=20).publish_due() == (11, 10)
+    assert house.redemptions.unpublished == {"big"}
+    assert await end_of(kafka.model_copy(update={"topic_partitions": 1}), topic) == 10
+
+
+async def test_a_producer_that_failed_in_a_way_nobody_knows_is_not_kept(
+    producer: EventProducer, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = encode_coupon_request(redemption("a"), kafka.topic_coupon_creation_requests)
+    await producer.connect()
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the sender task is gone")
+
+    monkeypatch.setattr(producer._producer, "send", broken)
+    with pytest.raises(RuntimeError):
+        await producer.publish_all([message, message])
+    await producer.publish(message)
 
 
 async def test_the_api_publishes_in_the_background() -> None:

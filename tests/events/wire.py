@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from rewardpoints.events.messages import Headers, Record
@@ -77,6 +78,16 @@ async def produce(
             await producer.send(topic, value, key=key, headers=list(headers), partition=partition) for value in values
         ]
         await asyncio.gather(*acknowledgements)
+
+
+async def create_topic(settings: KafkaSettings, topic: str, **configuration: str) -> None:
+    """A topic of one partition."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=configuration)])
+    finally:
+        await admin.close()
 
 
 async def read(settings: KafkaSettings, topic: str, count: int) -> Sequence[Record]:
