@@ -2,6 +2,7 @@
 #
 #   PYTHON=...        the interpreter .venv is made with (default: the first of python3, python3.13 ... that is new enough)
 #   TEST_PROCESSES=2  how many processes run the tests; each starts servers of its own
+#   SEEDS=10000 SEED=7 how many seeds `make simulation` runs; or the one seed it replays
 #   ARGS='...'        more arguments for `rewardpoints dev` (make run) or pytest (make test)
 
 SHELL := /bin/bash
@@ -13,6 +14,8 @@ PYTHON ?=
 TEST_PROCESSES ?= 2
 ARGS ?=
 
+APACHE_KAFKA_TESTS := tests/events \
+  tests/e2e/test_orders.py tests/e2e/test_redemptions.py tests/e2e/test_apache_kafka.py
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -21,11 +24,11 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test lint format types check constraints clean
+.PHONY: help run test simulation test-apache-kafka lint format types check constraints clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
-	  printf '  make %-12s %s\n' "$$name" "$$what"; \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+	  printf '  make %-18s %s\n' "$$name" "$$what"; \
 	done
 
 run: $(RUN_STAMP) ## start everything on this machine: servers, worker, API (ARGS='--port 8080')
@@ -33,6 +36,18 @@ run: $(RUN_STAMP) ## start everything on this machine: servers, worker, API (ARG
 
 test: $(DEV_STAMP) ## run every test (ARGS='-k redeem')
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+
+# Java 17 and Maven with a repository it reaches are asked for when it runs; without them it says what is missing.
+test-apache-kafka: $(DEV_STAMP) ## run the tests of Kafka on Apache Kafka 4, where Java and Maven have it
+	@missing=$$($(BIN)/python -m tests.apache_kafka) && status=0 || status=$$?; \
+	case $$status in \
+	  0) REWARDPOINTS_TEST_KAFKA=apache $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(APACHE_KAFKA_TESTS) $(ARGS);; \
+	  75) echo "SKIPPED test-apache-kafka: $$missing";; \
+	  *) exit $$status;; \
+	esac
+
+simulation: $(DEV_STAMP) ## run SEEDS=10000 simulated runs with faults, or replay one: SEED=7
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check
@@ -45,7 +60,7 @@ format: $(DEV_STAMP) ## let ruff repair what it can
 types: $(DEV_STAMP) ## mypy, strict
 	@$(BIN)/mypy
 
-check: lint types test ## what CI runs
+check: lint types test test-apache-kafka ## what CI runs
 
 constraints: $(MADE) ## renew constraints.txt: exact versions for every supported Python
 	@$(PIP) install -q uv
@@ -57,7 +72,7 @@ constraints: $(MADE) ## renew constraints.txt: exact versions for every supporte
 	@mv constraints.new constraints.txt
 
 clean: ## remove .venv and every cache; what `make run` stored (.rewardpoints) stays
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find rewardpoints tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):

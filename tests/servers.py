@@ -1,8 +1,8 @@
 """The servers the tests run against, chosen by the environment.
 
 - ``REWARDPOINTS_TEST_MONGODB``: ``embedded`` (default) or ``testcontainers`` (MongoDB 8, one-node replica set).
-- ``REWARDPOINTS_TEST_KAFKA``: ``embedded`` (default), ``testcontainers`` (Apache Kafka 4) or ``apache`` (a broker that
-  runs already, see the next).
+- ``REWARDPOINTS_TEST_KAFKA``: ``embedded`` (default), ``apache`` (Apache Kafka 4 as a child process, its jars from
+  Maven, see ``apache_kafka.py``) or ``testcontainers`` (the same in a container).
 - ``REWARDPOINTS_TEST_MONGODB_URI``, ``REWARDPOINTS_TEST_KAFKA_BOOTSTRAP``: a running server; goes before the choice.
 
 A choice that cannot be had on this machine skips the tests that need it, with the reason.
@@ -27,6 +27,7 @@ from rewardpoints.embedded import kafka_server, mongodb_server
 from rewardpoints.embedded.launcher import mongodb_uri
 from rewardpoints.embedded.ports import HOST, free_port
 from rewardpoints.embedded.probes import NotReady, probe_kafka
+from tests.apache_kafka import ApacheKafka, ApacheKafkaNotHere, fetched_jars
 
 MONGODB_IMAGE = "mongo:8.0"
 KAFKA_IMAGE = "apache/kafka:4.0.0"
@@ -79,13 +80,27 @@ async def running_kafka(folder: Path) -> AsyncIterator[str]:
                 await _until_broker(host, port)
                 yield f"{host}:{port}"
         case "apache":
-            pytest.skip(
-                "Apache Kafka is not started from here: name a running one in REWARDPOINTS_TEST_KAFKA_BOOTSTRAP"
-            )
+            async with apache_kafka(folder) as cluster:
+                yield cluster.bootstrap_servers
         case address if ":" in address:
             yield address
         case other:
             raise pytest.UsageError(f"REWARDPOINTS_TEST_KAFKA={other}: not one of embedded, testcontainers, apache")
+
+
+@contextlib.asynccontextmanager
+async def apache_kafka(folder: Path, *, brokers: int = 1, **settings: str) -> AsyncIterator[ApacheKafka]:
+    """A cluster of Apache Kafka of the caller's own; skips the test, with the reason, where it cannot be had.
+
+    ``settings`` are the brokers', with underscores for dots.
+    """
+    try:
+        jars = await asyncio.to_thread(fetched_jars)
+    except ApacheKafkaNotHere as reason:
+        pytest.skip(str(reason))
+    named = {name.replace("_", "."): value for name, value in settings.items()}
+    async with ApacheKafka(jars, folder, brokers=brokers, settings=named) as cluster:
+        yield cluster
 
 
 async def abort_open_transactions(uri: str) -> None:

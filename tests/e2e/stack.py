@@ -131,7 +131,9 @@ class Server(Process):
 class Stack:
     """Servers, names of its own on them, and the processes started over them."""
 
-    def __init__(self, *, mongodb_uri: str, kafka: str, database: str, prefix: str, folder: Path) -> None:
+    def __init__(
+        self, *, mongodb_uri: str, kafka: str, database: str, prefix: str, folder: Path, replicas: int = 1
+    ) -> None:
         self.folder = folder
         self.tokens = TrialTokens(folder / "keys")
         self.tokens.ensure_key()
@@ -144,7 +146,7 @@ class Stack:
             topic_chargebacks=f"{prefix}chargebacks",
             topic_dead_letter=f"{prefix}dead-letter",
             topic_partitions=4,
-            topic_replication_factor=1,
+            topic_replication_factor=replicas,
             group_id=f"{prefix}group",
             empty_fetch_pause_ms=10,
         )

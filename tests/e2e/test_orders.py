@@ -125,7 +125,8 @@ async def test_bad_input_becomes_a_dead_letter_that_explains_and_the_next_record
         ({**good, "totalPrice": 2_000_000_000}, "too_many_points"),
         ({**good, "completed": "yesterday"}, "invalid_time"),
         ({**good, "completed": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}, "future_time"),
-        ({**good, "totalPrice": "ten"}, "invalid_field"),
+        ({**good, "totalPrice": "ten"}, "invalid_amount"),
+        ({**good, "totalPrice": []}, "invalid_field"),
     ]
     for value, _ in bad:
         await stack.publish_orders(value)

@@ -19,7 +19,11 @@ COMPLETE = {"REWARDPOINTS_MONGODB_URI": "mongodb://127.0.0.1:1", "REWARDPOINTS_K
         ("worker", {"MONGODB_URI": None}, "REWARDPOINTS_MONGODB_URI: not set"),
         ("worker", {"KAFKA_BOOTSTRAP_SERVERS": None}, "REWARDPOINTS_KAFKA_BOOTSTRAP_SERVERS: not set"),
         ("api", {}, "REWARDPOINTS_JWKS_URL: must be set"),
-        ("worker", {"MONGODB_URI": "http://user:secret@x"}, "REWARDPOINTS_MONGODB_URI: not a usable MongoDB URI"),
+        (
+            "worker",
+            {"MONGODB_URI": "http://user:secret@x"},
+            "REWARDPOINTS_MONGODB_URI: must begin with mongodb:// or mongodb+srv://",
+        ),
         ("worker", {"HTTP_WORKER_PORT": "many"}, "REWARDPOINTS_HTTP_WORKER_PORT: "),
         ("worker", {"MONGODB_DATABSE": "x"}, "REWARDPOINTS_MONGODB_DATABSE: no such setting"),
         ("worker", {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "REWARDPOINTS_KAFKA_SASL_USERNAME: must be set"),
