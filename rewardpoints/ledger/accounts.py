@@ -116,19 +116,21 @@ class Accounts:
         return True
 
     async def erase(self, account: Account) -> None:
-        """Write a tombstone, then delete lots and redemptions until a look at each finds none left.
+        """Write a tombstone and delete redemptions and lots, again and again until a look at each finds none left.
 
         Looking again takes what others committed meanwhile: a lot that a chargeback gave back just before its
         redemption was deleted, a redemption that drew on such a lot. So nothing is left that refers to something gone.
-        Unpublished coupon requests go with their redemptions. Idempotent; erasing again moves the tombstone forward.
+        The tombstone moves forward each time, so that nothing is deleted that is newer than it: such an order would
+        be missing, and come back with a replay. A lot that was drawn on outlives its redemptions, so that whoever was
+        interrupted in between finds it again. Unpublished coupon requests go with their redemptions. Idempotent.
 
         Raises:
             LedgerUnavailable: erase again; also where the account gains entries faster than they are deleted.
         """
-        await self._tombstones.write(account)
         for _ in range(MOST_ROUNDS):
-            lots = await self._delete_all(self._database.lots, account)
+            await self._tombstones.write(account)
             redemptions = await self._delete_all(self._database.redemptions, account)
+            lots = await self._delete_all(self._database.lots, account)
             if not lots and not redemptions:
                 return
         raise LedgerUnavailable("the account gains entries while it is being erased")

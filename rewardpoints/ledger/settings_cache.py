@@ -62,7 +62,7 @@ class SettingsCache:
         found: Mapping[SiteKey, _Read] = {site: self._cached[site] for site in needed if site in self._cached}
         while True:
             for site, read in found.items():
-                if read.number > reads_before or (read.history.versions and needed[site] <= read.at + self._good_for):
+                if read.number > reads_before or (read.history.versions and needed[site] < read.at + self._good_for):
                     answered[site] = read.history
                     if site in self._cached:
                         self._cached.move_to_end(site)

@@ -13,18 +13,23 @@ from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.chargebacks import chargeback_lot
 from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.lots import Earned, Lot, LotKind, Origin, lot_id
+from rewardpoints.domain.ports import Clock
 from rewardpoints.domain.redeem_options import RedeemOption
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionIntent, redemption_id
 from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS, SettingsVersion, parse_site_settings
+from rewardpoints.ledger.driver import Database
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import violations
 from rewardpoints.settings import MongodbDriver, MongodbSettings, ServiceSettings, SiteSettingsSettings
 from rewardpoints.telemetry import Metrics
+from tests.contracts.simulated import FailingNetwork, FailingServer
+from tests.simulation.client import SimulatedClient
 
 ACCOUNT = account_of("shop", "c1")
 OTHER = account_of("shop", "c2")
 YEAR = timedelta(days=365)
 
+Driver = MongodbDriver | FailingServer
 LedgerOpener = Callable[..., AbstractAsyncContextManager[Ledger]]
 
 
@@ -35,18 +40,24 @@ def now() -> datetime:
 def open_ledger(
     uri: str,
     database: str,
-    driver: MongodbDriver = MongodbDriver.PYMONGO,
+    driver: Driver = MongodbDriver.PYMONGO,
     *,
     mongodb: dict[str, Any] | None = None,
+    clock: Clock = now,
     **service: Any,
 ) -> Ledger:
-    return Ledger.open(
-        MongodbSettings.model_validate({"uri": uri, "database": database, "driver": driver, **(mongodb or {})}),
+    settings = MongodbSettings.model_validate({"uri": uri, "database": database, **(mongodb or {})})
+    others = (
         ServiceSettings.model_validate(service),
         SiteSettingsSettings.model_validate({"cache_seconds": 0}),
-        now,
+        clock,
         Metrics(),
     )
+    if isinstance(driver, FailingServer):
+        seconds = settings.operation_timeout_seconds
+        client = SimulatedClient(driver, FailingNetwork(driver), operation_timeout_seconds=seconds)
+        return Ledger.over(Database(client, settings), *others)
+    return Ledger.open(settings.model_copy(update={"driver": driver}), *others)
 
 
 def order_lot(source_id: str, points: int = 100, **changes: Any) -> Lot:

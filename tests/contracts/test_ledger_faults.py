@@ -12,6 +12,7 @@ from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
 from rewardpoints.ledger.ledger import Ledger
 from tests.contracts.ledgers import (
     ACCOUNT,
+    Driver,
     LedgerOpener,
     an_intent,
     broken,
@@ -21,7 +22,7 @@ from tests.contracts.ledgers import (
     now,
     order_lot,
 )
-from tests.servers import abort_open_transactions
+from tests.contracts.simulated import FailingServer
 
 HASTY = {"operation_timeout_seconds": 0.5, "server_selection_timeout_seconds": 0.3}
 Fail = Callable[..., AbstractAsyncContextManager[None]]
@@ -34,8 +35,18 @@ UNCONFIRMED = {
 
 
 @pytest.fixture
-async def fail(mongodb_uri: str) -> AsyncIterator[Fail]:
+async def fail(mongodb_uri: str, driver: Driver) -> AsyncIterator[Fail]:
     """Makes commands of this project's clients fail while the context lasts: ``times`` times, or always."""
+    if isinstance(driver, FailingServer):
+        simulated = driver
+
+        @asynccontextmanager
+        async def planned(*commands: str, how: dict[str, Any], times: int | None = None) -> AsyncIterator[None]:
+            with simulated.failing(*commands, how=how, times=times):
+                yield
+
+        yield planned
+        return
     async with AsyncMongoClient[dict[str, Any]](mongodb_uri, appname="tests") as client:
 
         async def configure(**point: Any) -> None:
@@ -97,7 +108,7 @@ async def test_a_commit_that_is_lost_is_sent_again(ledger: Ledger, fail: Fail) -
 
 
 async def test_a_commit_nobody_answers_is_an_unknown_outcome(
-    ledger: Ledger, another: LedgerOpener, fail: Fail, mongodb_uri: str
+    ledger: Ledger, another: LedgerOpener, fail: Fail, end_transactions: Callable[[], Awaitable[None]]
 ) -> None:
     await ledger.lots.add_batch([order_lot("o1", 100)])
     intent = an_intent(10, "key")
@@ -106,7 +117,7 @@ async def test_a_commit_nobody_answers_is_an_unknown_outcome(
             with pytest.raises(LedgerUnavailable) as unknown:
                 await hasty.redemptions.redeem(intent)
         assert unknown.value.outcome_unknown
-        await abort_open_transactions(mongodb_uri)  # what the server does by itself a minute later
+        await end_transactions()
         first = await hasty.redemptions.redeem(intent)
         assert await ledger.redemptions.redeem(an_intent(10, "key")) == first
     assert await ledger.accounts.balance(ACCOUNT, now()) == 90

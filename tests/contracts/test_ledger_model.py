@@ -24,9 +24,7 @@ from rewardpoints.domain.redemptions import Redemption, RedemptionIntent, Redemp
 from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import violations
-from rewardpoints.settings import MongodbDriver, MongodbSettings, ServiceSettings, SiteSettingsSettings
-from rewardpoints.telemetry import Metrics
-from tests.contracts.ledgers import an_intent, manual_lot, opening_lot, order_lot
+from tests.contracts.ledgers import Driver, an_intent, manual_lot, open_ledger, opening_lot, order_lot
 
 ACCOUNTS = [account_of("shop", "a"), account_of("shop", "b"), account_of("other", "a")]
 STEPS = 60
@@ -104,14 +102,8 @@ def time() -> Time:
 
 
 @pytest.fixture
-async def timed(mongodb_uri: str, database_name: str, driver: MongodbDriver, time: Time) -> AsyncIterator[Ledger]:
-    ledger = Ledger.open(
-        MongodbSettings.model_validate({"uri": mongodb_uri, "database": database_name, "driver": driver}),
-        ServiceSettings.model_validate({}),
-        SiteSettingsSettings.model_validate({}),
-        time,
-        Metrics(),
-    )
+async def timed(mongodb_uri: str, database_name: str, driver: Driver, time: Time) -> AsyncIterator[Ledger]:
+    ledger = open_ledger(mongodb_uri, database_name, driver, clock=time)
     try:
         await ledger.ensure_indexes()
         yield ledger
