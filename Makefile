@@ -3,6 +3,8 @@
 #   PYTHON=...        the interpreter .venv is made with (default: the first of python3, python3.13 ... that is new enough)
 #   TEST_PROCESSES=2  how many processes run the tests; each starts servers of its own
 #   SEEDS=10000 SEED=7 how many seeds `make simulation` runs; or the one seed it replays
+#   SCENARIO=soak     which long run with real kills `make faults` does (default: all of them, some hours)
+#   REDEMPTIONS=1000 ERASE_ROUNDS=1000 CRASH_POINTS=200 how long `make faults-races` races
 #   ARGS='...'        more arguments for `rewardpoints dev` (make run) or pytest (make test)
 
 SHELL := /bin/bash
@@ -15,7 +17,10 @@ TEST_PROCESSES ?= 2
 ARGS ?=
 
 APACHE_KAFKA_TESTS := tests/events \
-  tests/e2e/test_orders.py tests/e2e/test_redemptions.py tests/e2e/test_apache_kafka.py
+  tests/e2e/test_orders.py tests/e2e/test_redemptions.py tests/e2e/test_apache_kafka.py tests/e2e/test_lag_command.py \
+  tests/e2e/test_secure_kafka.py
+FAULTS := worker-kills mongodb-kills bad-records soak broker-kills
+RESULTS := docs/reliability
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -24,7 +29,7 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test simulation test-apache-kafka lint format types check constraints clean
+.PHONY: help run test simulation faults faults-races test-apache-kafka lint format types check constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -48,6 +53,26 @@ test-apache-kafka: $(DEV_STAMP) ## run the tests of Kafka on Apache Kafka 4, whe
 
 simulation: $(DEV_STAMP) ## run SEEDS=10000 simulated runs with faults, or replay one: SEED=7
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
+
+# One minute between the kills of brokers, ten times, is what the figures in docs/reliability.md come from.
+faults: $(DEV_STAMP) ## kill real processes for long: SCENARIO=soak, worker-kills, mongodb-kills, bad-records, broker-kills
+	@for scenario in $(or $(SCENARIO),$(FAULTS)); do \
+	  case $$scenario in \
+	    soak) $(BIN)/python -m tests.faults soak --results $(RESULTS) $(ARGS);; \
+	    broker-kills) REWARDPOINTS_TEST_BROKER_KILLS=10 REWARDPOINTS_TEST_BROKER_KILL_PAUSE_SECONDS=60 \
+	      REWARDPOINTS_TEST_KAFKA=apache $(BIN)/python -m pytest -rs tests/e2e/test_apache_kafka.py \
+	      -k a_broker_killed_under_load --junit-xml=.cache/broker-kills.xml $(ARGS);; \
+	    *) $(BIN)/python -m tests.faults $$scenario $(ARGS);; \
+	  esac; \
+	done
+
+RACES := tests/faults/test_redemptions_at_once.py tests/faults/test_erase_races.py tests/faults/test_unpublished.py \
+  tests/faults/test_connections.py
+
+faults-races: $(DEV_STAMP) ## run the races and broken connections of tests/faults in their long form (most of an hour)
+	@REWARDPOINTS_TEST_REDEMPTIONS=$(or $(REDEMPTIONS),1000) REWARDPOINTS_TEST_ERASE_ROUNDS=$(or $(ERASE_ROUNDS),1000) \
+	  REWARDPOINTS_TEST_CRASH_POINTS=$(or $(CRASH_POINTS),200) REWARDPOINTS_TEST_CONNECTION_FAULTS=1 \
+	  $(BIN)/python -m pytest $(RACES) $(ARGS)
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check

@@ -1,14 +1,11 @@
 """The command line. Every command answers 0 only where it did what it was asked."""
 
-import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +15,10 @@ from rewardpoints.app.process import serve
 from rewardpoints.app.service import Parts
 from rewardpoints.domain.accounts import check_tenant
 from rewardpoints.domain.errors import RewardPointsError
+from rewardpoints.operate import commands_dead_letters, commands_lag, commands_ledger, commands_rebuild, commands_replay
+from rewardpoints.operate.terminal import AsJson, TrialFolder
+from rewardpoints.operate.terminal import load_settings as _settings
+from rewardpoints.operate.terminal import run as _run
 from rewardpoints.settings import Settings, SettingsInvalid
 from rewardpoints.telemetry import configure_logging
 from rewardpoints.trial.dev import run_dev
@@ -31,13 +32,13 @@ topics = typer.Typer(no_args_is_help=True)
 indexes = typer.Typer(no_args_is_help=True)
 cli.add_typer(topics, name="topics", help="Create, read and write Kafka topics.")
 cli.add_typer(indexes, name="indexes", help="Create MongoDB's indexes.")
+commands_lag.add_to(cli)
+commands_ledger.add_to(cli)
+commands_replay.add_to(cli)
+commands_dead_letters.add_to(cli)
+commands_rebuild.add_to(cli)
 
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the trial environment.")]
-TrialFolder = Annotated[
-    Path | None, typer.Option("--data", help="Use the trial environment in this folder instead of the variables.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
-Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -203,11 +204,6 @@ def _header(text: str) -> tuple[str, bytes]:
     return name, value.encode()
 
 
-def _settings(data: Path | None) -> Settings:
-    """Of the running trial environment in ``data``, or of the variables."""
-    return Settings.load() if data is None else TrialEnvironment(data).running_settings()
-
-
 def _log_as(settings: Settings) -> None:
     configure_logging(settings.service.log_level, json=settings.service.log_json)
 
@@ -216,12 +212,6 @@ def _say(text: str) -> None:
     # plain text in one piece: a terminal's wrapping would break the commands that are meant to be pasted
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)
 
 
 if __name__ == "__main__":

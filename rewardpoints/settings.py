@@ -64,6 +64,7 @@ class KafkaSettings(BaseSettings):
     ssl_ca_file: Path | None = None
     ssl_certificate_file: Path | None = None
     ssl_key_file: Path | None = None
+    ssl_key_password: SecretStr | None = None
 
     topic_order_completed: str = "order-completed"
     topic_coupon_creation_requests: str = "coupon-creation-requests"
@@ -79,6 +80,9 @@ class KafkaSettings(BaseSettings):
     group_instance_id: str | None = Field(None, description="static membership; a stable name for each process")
     max_batch_records: int = Field(1000, ge=1, le=10_000)
     linger_ms: int = Field(20, ge=1, le=5000, description="how long an empty poll waits")
+    partition_fetch_bytes: int | None = Field(
+        None, ge=65_536, le=67_108_864, description="bytes held ready of each partition; default: two largest messages"
+    )
     max_poll_interval_ms: int = Field(300_000, ge=10_000)
     session_timeout_ms: int = Field(10_000, ge=1000)
     max_message_bytes: int = Field(1_048_576, ge=1024, description="largest message this service sends")
@@ -91,6 +95,13 @@ class KafkaSettings(BaseSettings):
     def _credentials(self) -> Self:
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
             raise ValueError("sasl_username must be set, and sasl_password, for a SASL security_protocol")
+        # what was meant to protect a connection and would not
+        if self.sasl_password and not self.security_protocol.startswith("SASL"):
+            raise ValueError("security_protocol must be SASL_SSL or SASL_PLAINTEXT where sasl_password is set")
+        if (self.ssl_ca_file or self.ssl_certificate_file) and not self.security_protocol.endswith("SSL"):
+            raise ValueError("security_protocol must be SSL or SASL_SSL where an ssl file is set")
+        if self.ssl_key_file and not self.ssl_certificate_file:
+            raise ValueError("ssl_certificate_file must be set where ssl_key_file is")
         return self
 
 
@@ -217,6 +228,11 @@ class ServiceSettings(BaseSettings):
         None, ge=60, description="charge back what is unanswered this long; needs the results topic"
     )
     retry_max_seconds: float = Field(30, gt=0, le=600, description="longest pause between two tries of a batch")
+    flood_pause: bool = Field(default=True, description="hold a flood of bad records back instead of dead-lettering it")
+    flood_share: float = Field(0.5, gt=0, le=1, description="share of bad records that is a flood")
+    flood_window_records: int = Field(
+        500, ge=10, le=100_000, description="latest records of a consumer the share is taken of"
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_json: bool = True
 

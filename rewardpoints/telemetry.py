@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Final
 
 import structlog
@@ -23,6 +25,7 @@ class Metrics:
         self.erased_lots_removed = self._counter("erased_lots_removed", "Lots of erased customers a batch brought back")
         self.dead_letters = self._counter("dead_letters", "Records sent to the dead-letter topic", "topic", "reason")
         self.batch_retries = self._counter("batch_retries", "Repeated tries of a batch", "topic")
+        self.consumption_paused = self._gauge("consumption_paused", "1 while a flood of bad records waits", "topic")
         self.commits_failed = self._counter("commits_failed", "Offset commits that failed, which is harmless", "topic")
         self.commits = self._counter("commits", "Offset commits", "topic")
         self.batch_seconds = self._histogram("batch_seconds", "Time from poll to commit of a batch", "topic")
@@ -74,7 +77,11 @@ class Metrics:
 
 
 def configure_logging(level: str, *, json: bool) -> None:
-    """Send the project's and the libraries' logs to standard error, as JSON lines or for a person to read."""
+    """Send the project's and the libraries' logs to standard error, as JSON lines or for a person to read.
+
+    Above level ``DEBUG`` a traceback names each exception and its place, but not what it says: a driver's errors repeat
+    the documents they are about, customers' ids among them.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -82,13 +89,21 @@ def configure_logging(level: str, *, json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if json
+        # its own rendering of exceptions shows local variables, tokens and passwords among them
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    exceptions = (
+        structlog.processors.format_exc_info if level == "DEBUG" else structlog.processors.ExceptionRenderer(places_of)
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([structlog.processors.format_exc_info] if json else []),
+            exceptions,
             renderer,
         ],
     )
@@ -103,3 +118,28 @@ def configure_logging(level: str, *, json: bool) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def places_of(exc_info: structlog.typing.ExcInfo) -> str:
+    """A traceback without the exceptions' messages: types, number codes and places, the first cause first."""
+    return "".join(_places(exc_info[1], set())).rstrip("\n")
+
+
+def _places(error: BaseException | None, seen: set[int]) -> Iterator[str]:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and id(before) not in seen:
+        yield from _places(before, seen)
+        yield "\nand then:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    kind = type(error)
+    codes = [getattr(error, name, None) for name in ("code", "errno")]
+    numbers = "".join(f" {code}" for code in codes if isinstance(code, int))
+    yield f"{kind.__module__}.{kind.__qualname__}{numbers}\n"
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield "\namong them:\n\n"
+            yield from _places(one, seen)

@@ -38,8 +38,8 @@ _STOP_SECONDS = 15.0
 
 # Formats the log folder where that was not done yet, then becomes the broker: one pid for the launcher to look after.
 _FORMAT_AND_RUN = f"""
-properties=$1; formatted=$2; shift 2
-test -e "$formatted" || "$@" kafka.tools.StorageTool format -t {_CLUSTER_ID} -c "$properties" || exit 1
+properties=$1; formatted=$2; users=$3; shift 3
+test -e "$formatted" || "$@" kafka.tools.StorageTool format -t {_CLUSTER_ID} -c "$properties" $users || exit 1
 exec "$@" kafka.Kafka "$properties"
 """
 
@@ -74,17 +74,29 @@ class ApacheKafka:
     """A cluster of Apache Kafka brokers, each of them a controller too (KRaft), in a folder of its own.
 
     Three brokers keep three replicas and need two in sync; one broker keeps one. ``settings`` go over those of the
-    brokers' file. ``brokers`` are the single ones, to be killed and restarted; a broker keeps port and data.
+    brokers' file; ``{own}`` in one stands for what it goes over. ``scram_users`` are names with their passwords.
+    ``brokers`` are the single ones, to be killed and restarted; a broker keeps port and data.
     """
 
     def __init__(
-        self, jars: Path, folder: Path, *, brokers: int = 1, settings: Mapping[str, str] | None = None
+        self,
+        jars: Path,
+        folder: Path,
+        *,
+        brokers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        scram_users: Mapping[str, str] | None = None,
     ) -> None:
         java = shutil.which("java")
         if java is None:
             raise ApacheKafkaNotHere("java is missing")
         self._controllers = {node: free_port() for node in range(1, brokers + 1)}
         self._settings = dict(settings or {})
+        self._users = " ".join(
+            f"--add-scram {mechanism}=[name={name},password={password}]"
+            for name, password in (scram_users or {}).items()
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        )
         command = [java, "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # quick to start, small
         command += [f"-Dlog4j2.configurationFile={_SOURCE / 'log4j2.properties'}", "-cp", f"{jars}/*"]
         self.brokers = tuple(
@@ -135,7 +147,8 @@ class ApacheKafka:
             properties = data.with_name("server.properties")
             lines = [f"{name}={value}\n" for name, value in self._properties(node, data, port).items()]
             properties.write_text("".join(lines))
-            return ["/bin/sh", "-c", _FORMAT_AND_RUN, "sh", str(properties), str(data / "meta.properties"), *java]
+            formatted = str(data / "meta.properties")
+            return ["/bin/sh", "-c", _FORMAT_AND_RUN, "sh", str(properties), formatted, self._users, *java]
 
         return Program(
             name=f"Apache Kafka broker {node}",
@@ -149,7 +162,7 @@ class ApacheKafka:
         replicas = min(3, len(self._controllers))
         in_sync = max(1, replicas - 1)
         voters = ",".join(f"{voter}@{HOST}:{controller}" for voter, controller in self._controllers.items())
-        return {
+        own = {
             "node.id": str(node),
             "process.roles": "broker,controller",
             "controller.quorum.voters": voters,
@@ -171,8 +184,9 @@ class ApacheKafka:
             "log.index.size.max.bytes": "1048576",
             "num.io.threads": "4",
             "num.network.threads": "2",
-            **self._settings,
         }
+        changed = {name: value.replace("{own}", own.get(name, "")) for name, value in self._settings.items()}
+        return {**own, **changed}
 
 
 def _need_java() -> None:

@@ -13,7 +13,7 @@ import contextlib
 import gc
 import os
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ async def running_kafka(folder: Path) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def apache_kafka(folder: Path, *, brokers: int = 1, **settings: str) -> AsyncIterator[ApacheKafka]:
+async def apache_kafka(
+    folder: Path, *, brokers: int = 1, scram_users: Mapping[str, str] | None = None, **settings: str
+) -> AsyncIterator[ApacheKafka]:
     """A cluster of Apache Kafka of the caller's own; skips the test, with the reason, where it cannot be had.
 
     ``settings`` are the brokers', with underscores for dots.
@@ -99,7 +101,7 @@ async def apache_kafka(folder: Path, *, brokers: int = 1, **settings: str) -> As
     except ApacheKafkaNotHere as reason:
         pytest.skip(str(reason))
     named = {name.replace("_", "."): value for name, value in settings.items()}
-    async with ApacheKafka(jars, folder, brokers=brokers, settings=named) as cluster:
+    async with ApacheKafka(jars, folder, brokers=brokers, settings=named, scram_users=scram_users) as cluster:
         yield cluster
 
 

@@ -75,7 +75,10 @@ class Guard:
         request.scope[_PRINCIPAL] = principal
 
     async def _authenticate(self, request: Request) -> Principal:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        sent = request.headers.getlist("authorization")
+        if len(sent) != 1:  # of two, something in front of this service may have looked at the other one
+            raise Unauthorized
+        scheme, _, token = sent[0].partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized
@@ -107,8 +110,7 @@ def customer_id_of(request: Request) -> str:
 def _check_tenant(request: Request, principal: Principal) -> None:
     if principal.tenant in RESERVED_TENANTS:
         raise Forbidden("The tenant's name is reserved", message="Tenant not accepted")
-    header = request.headers.get("emporix-tenant")
-    if header is not None and header != principal.tenant:
+    if any(header != principal.tenant for header in request.headers.getlist("emporix-tenant")):
         raise Forbidden("The Emporix-Tenant header does not match the access token", message="Wrong tenant")
     named = _tenant_in_path(request.scope.get("path_params", {}))
     if named is not None and named != principal.tenant:

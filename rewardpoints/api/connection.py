@@ -16,6 +16,11 @@ ARRIVAL_SECONDS: Final = 20.0
 """Time a request has to arrive completely, from its first byte; a connection's first one from its opening."""
 
 
+ACCEPT_SECONDS: Final = 30.0
+ACCEPT_BYTES: Final = 32_768
+"""A client that has this service wait must accept so much of the answer in so much time, or else all of it."""
+
+
 class _Awaiting(Enum):
     """What of a request comes next."""
 
@@ -25,9 +30,9 @@ class _Awaiting(Enum):
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """Uvicorn's connection, which bounds neither the size of a head nor the time a request takes to arrive.
+    """Uvicorn's connection, which bounds neither the size of a head nor the time of arriving and of being accepted.
 
-    A head that is too long is answered 431, and the connection closed; a request that is too slow is cut off.
+    A head that is too long is answered 431, and the connection closed; what is too slow is cut off.
     """
 
     _awaiting = _Awaiting.HEAD
@@ -35,6 +40,8 @@ class BoundedConnection(HttpToolsProtocol):
     """Bytes since a head, a part of a body or a request was last complete: what the parser may be holding."""
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         """Wait for the first request, but not forever."""
@@ -44,7 +51,29 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._in_time()
+        self._accepted()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for: hold the operation behind the answer, but not forever."""
+        self._wait_until_accepted()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has read on."""
+        self._accepted()
+        self._end_soon()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """The answer is complete; where the connection ends with it, its rest has to be read soon."""
+        super().on_response_complete()
+        self._end_soon()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing has come for long."""
+        super().timeout_keep_alive_handler()
+        self._end_soon()
 
     def data_received(self, data: bytes) -> None:
         """Parse, never more at once than the limit leaves."""
@@ -87,6 +116,28 @@ class BoundedConnection(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
 
+    def _end_soon(self) -> None:
+        # closing waits for the client to read the rest
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._wait_until_accepted()
+
+    def _wait_until_accepted(self) -> None:
+        if self._unread is None:
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            self._unread = self.loop.call_later(ACCEPT_SECONDS, self._check_accepted)
+
+    def _check_accepted(self) -> None:
+        self._unread = None
+        if self.transport.get_write_buffer_size() > self._unread_bytes - ACCEPT_BYTES:
+            self.transport.abort()
+        else:
+            self._wait_until_accepted()
+
+    def _accepted(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def _refuse(self) -> None:
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering or self._awaiting is not _Awaiting.HEAD:
@@ -103,3 +154,4 @@ class BoundedConnection(HttpToolsProtocol):
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(STATUS_LINE[431] + lines + b"\r\n" + body)
         self.transport.close()
+        self._end_soon()

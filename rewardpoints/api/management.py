@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from rewardpoints.api import schemas
 from rewardpoints.api.access import MANAGE, VIEW, principal_of
 from rewardpoints.api.bodies import AddedPointsIn, NewCustomerIn, PointsIn, RedeemedPointsIn
+from rewardpoints.api.deadline import seconds_left
 from rewardpoints.api.errors import BadRequest, Conflict, NoPoints
 from rewardpoints.api.parameters import CustomerId, IdempotencyKey, SiteCode
 from rewardpoints.api.ports import Ports
@@ -210,7 +211,7 @@ class Management:
             fingerprint=fingerprint("redeemPoints", site_code, content),
         )
         try:
-            await self._ports.redemptions.redeem(intent)
+            await self._ports.redemptions.redeem(intent, within_seconds=seconds_left(request))
         except NoAccount as error:
             raise NoPoints(customer_id) from error
         return Response(status_code=201)

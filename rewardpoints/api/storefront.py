@@ -10,7 +10,7 @@ from starlette.responses import Response
 from rewardpoints.api import schemas
 from rewardpoints.api.access import CUSTOMER, customer_id_of, principal_of
 from rewardpoints.api.bodies import RedeemIn
-from rewardpoints.api.deadline import answer_by
+from rewardpoints.api.deadline import answer_by, seconds_left
 from rewardpoints.api.errors import Missing, NoPoints
 from rewardpoints.api.parameters import IdempotencyKey, SiteCode
 from rewardpoints.api.ports import Ports
@@ -108,7 +108,7 @@ class Storefront:
                 intent = await self._intent(principal, customer_id, body.option_id, site_code, idempotency_key)
                 if isinstance(intent, RedemptionIntent):
                     started = True
-                    redemption = await self._ports.redemptions.redeem(intent)
+                    redemption = await self._ports.redemptions.redeem(intent, within_seconds=seconds_left(request))
                 else:
                     redemption = intent
         except TimeoutError as error:

@@ -1,13 +1,13 @@
 """Tokens: who is calling, from a signed JWT."""
 
 import base64
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
-import msgspec
 from jwt.types import Options
 
 from rewardpoints.api.keys import KeyRing
@@ -17,6 +17,10 @@ from rewardpoints.domain.orders import ANONYMOUS_CUSTOMER
 from rewardpoints.settings import TokenSettings
 
 MAX_SCOPES: Final = 500
+MAX_TIME_SECONDS: Final = 253_402_300_799
+"""The end of the year 9999: a time beyond it is no time, but milliseconds taken for seconds, say."""
+
+_TIMES: Final = ("exp", "nbf", "iat")
 
 
 class InvalidToken(Exception):
@@ -40,6 +44,7 @@ class TokenVerifier:
         self._settings = settings
         self._keys = keys
         self._algorithms = list(settings.algorithms)
+        self._decoder = _StrictJwt()
         self._options: Options = {
             "require": ["exp"],
             "verify_aud": settings.audience is not None,
@@ -63,7 +68,7 @@ class TokenVerifier:
         if key is None:
             raise InvalidToken("unknown key")
         with _bad_tokens_only():
-            claims = jwt.decode(
+            claims = self._decoder.decode(
                 token,
                 key,
                 algorithms=self._algorithms,
@@ -98,19 +103,61 @@ def _id_claim(name: str, value: Any) -> str:
     return check_id(name, value)
 
 
-class _Header(msgspec.Struct):
+class _StrictJwt(jwt.PyJWT):
+    """PyJWT, with claims read in one way only: no name twice, no ``NaN``, and times that are numbers."""
+
+    def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
+        claims = _object_from(decoded["payload"])
+        for name in _TIMES:
+            time = claims.get(name, 0)
+            if isinstance(time, bool) or not isinstance(time, int | float) or abs(time) > MAX_TIME_SECONDS:
+                raise jwt.InvalidTokenError(f"{name} is no time")
+        return claims
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
     alg: str
-    kid: str | None = None
+    kid: str | None
 
 
 def _named_key(token: str) -> _Header:
     """The key a token claims to be signed with. Only chooses the key: PyJWT decodes and checks the header again.
 
-    Its own ``get_unverified_header`` decodes the whole token, at half the price of checking it.
+    Nothing else of the header is ever followed: no ``jku``, ``x5u``, ``jwk`` or ``x5c``. Its own
+    ``get_unverified_header`` decodes the whole token, at half the price of checking it.
     """
     segment = token.partition(".")[0]
     padding = "=" * (-len(segment) % 4)
-    return msgspec.json.decode(base64.urlsafe_b64decode(segment + padding), type=_Header)
+    header = _object_from(base64.urlsafe_b64decode(segment + padding))
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or not (key_id is None or isinstance(key_id, str)):
+        raise TypeError("alg or kid is no text")
+    if "crit" in header:
+        raise ValueError("demands an extension")  # PyJWT knows one, which this service has no use for
+    return _Header(algorithm, key_id)
+
+
+def _object_from(text: bytes) -> dict[str, Any]:
+    value = _JSON.decode(text.decode())
+    if not isinstance(value, dict):
+        raise TypeError("no object")
+    return value
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    # of a name that stands twice, whoever made the token may have meant and checked the other
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
 
 
 @contextmanager
@@ -118,5 +165,5 @@ def _bad_tokens_only() -> Iterator[None]:
     try:
         yield
     # a hostile token may also break the JSON decoder (depth, digits) or the key's arithmetic: still only a bad token
-    except (jwt.PyJWTError, msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise InvalidToken(type(error).__name__) from error

@@ -21,7 +21,7 @@ async def create_topics(kafka: KafkaSettings) -> Sequence[str]:
     Raises:
         ServerRefused: Kafka cannot be reached, or refuses one.
     """
-    with _kafka_errors():
+    with kafka_errors():
         return await topics.create_topics(kafka)
 
 
@@ -44,7 +44,7 @@ async def read_topic(kafka: KafkaSettings, topic: str, count: int) -> list[dict[
     Raises:
         ServerRefused: Kafka cannot be reached, or there is no such topic.
     """
-    with _kafka_errors():
+    with kafka_errors():
         return [describe(record) for record in await last_records(kafka, topic, count)]
 
 
@@ -63,7 +63,7 @@ class TopicWriter:
             ServerRefused: Kafka cannot be reached.
         """
         messages = [Message(topic, key, value, tuple(headers)) for key, value in records]
-        with _kafka_errors():
+        with kafka_errors():
             outcomes = await self._producer.publish_all(messages)
         return sum(outcome is None for outcome in outcomes)
 
@@ -92,7 +92,8 @@ class ServerRefused(RewardPointsError):
 
 
 @contextlib.contextmanager
-def _kafka_errors() -> Iterator[None]:
+def kafka_errors() -> Iterator[None]:
+    """Raise ``ServerRefused`` for what a client of Kafka raises."""
     try:
         yield
     except KAFKA_ERRORS as error:

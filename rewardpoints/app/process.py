@@ -49,12 +49,19 @@ async def until_first(*works: Coroutine[Any, Any, Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _log_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What no task or callback handled. asyncio's own handler would show exceptions and arguments in full."""
+    what = str(context.get("message", "")).partition("(")[0]
+    logger.error("event_loop_error", what=what, exc_info=context.get("exception"))
+
+
 async def serve(settings: Settings, parts: Parts) -> None:
     """Run a process until a signal, then drain.
 
     Raises:
         ProcessFailed, AddressInUse: it cannot go on, or cannot start.
     """
+    asyncio.get_running_loop().set_exception_handler(_log_loop_error)
     async with stop_signals() as asked:
         service = Service(settings, parts)
         try:

@@ -27,10 +27,10 @@ class KafkaCheck:
         self._events = events
 
     async def check(self) -> Mapping[str, Any]:
-        """What is being read; raises KafkaNotReady where something is missing."""
+        """What is read, and what of it is paused (which is no fault of Kafka); raises KafkaNotReady where it is not."""
         if not await self._events.kafka_ready():
             raise KafkaNotReady
-        return {"reading": sorted(self._events.reading)}
+        return {"reading": sorted(self._events.reading), "paused": sorted(self._events.paused)}
 
 
 class KafkaNotReady(RewardPointsError):

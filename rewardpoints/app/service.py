@@ -25,11 +25,14 @@ from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
 from rewardpoints.domain.ports import Readiness
 from rewardpoints.events.asyncapi import asyncapi
 from rewardpoints.events.chargeback_consumer import ChargebackConsumer
+from rewardpoints.events.connection import security
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
 from rewardpoints.events.dead_letters import DeadLetters
+from rewardpoints.events.flood_guard import FloodGuard
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.process import EventsProcess
 from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.raw_consumer import ConsumerBroken
 from rewardpoints.events.raw_subscriber import Handler, RawSubscriber
 from rewardpoints.events.relay import CouponRequestPublisher, Relay
 from rewardpoints.events.unanswered import UnansweredChargebacks
@@ -101,6 +104,7 @@ class Service:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self.metrics = Metrics()
+        security(settings.kafka)  # certificates that cannot be read end the start, and not each try to connect
         self.ledger = Ledger.open(settings.mongodb, settings.service, settings.site_settings, utc_now, self.metrics)
         self.producer = EventProducer(settings.kafka)
         self._dead_letters = DeadLetters(self.producer, settings.kafka.topic_dead_letter, self.metrics, utc_now)
@@ -187,7 +191,9 @@ class Service:
 
     def _fail(self, error: Exception) -> None:
         if not self._failed.done():
-            self._failed.set_exception(ProcessFailed(f"{type(error).__name__}: {error}"))
+            # what others' exceptions say may hold a customer's data; the log has where it happened
+            told = f": {error}" if isinstance(error, RewardPointsError | ConsumerBroken) else ""
+            self._failed.set_exception(ProcessFailed(f"{type(error).__name__}{told}"))
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
@@ -204,6 +210,7 @@ class Service:
         while not self._stopping.is_set():
             try:
                 await self.ledger.ping()
+                await self.ledger.restoring.mark_serving()
             except LedgerUnavailable as error:
                 logger.warning("mongodb_unreachable", error=str(error))
                 with contextlib.suppress(TimeoutError):
@@ -221,6 +228,7 @@ class Service:
                 TombstoneCache(ledger.tombstones),
                 ledger.settings_reader,
                 dead_letters=self._dead_letters,
+                flood_guard=FloodGuard(self._settings.service),
                 metrics=self.metrics,
                 clock=utc_now,
             )
@@ -230,13 +238,17 @@ class Service:
                 ledger.redemptions,
                 ledger.settings_reader,
                 dead_letters=self._dead_letters,
+                flood_guard=FloodGuard(self._settings.service),
                 metrics=self.metrics,
                 clock=utc_now,
             )
             handlers.append(("chargebacks", kafka.topic_chargebacks, chargebacks.handle, True))
             if kafka.topic_coupon_creation_results:
                 results = CouponResultConsumer(
-                    ledger.redemptions, dead_letters=self._dead_letters, metrics=self.metrics
+                    ledger.redemptions,
+                    dead_letters=self._dead_letters,
+                    flood_guard=FloodGuard(self._settings.service),
+                    metrics=self.metrics,
                 )
                 handlers.append(("coupon-results", kafka.topic_coupon_creation_results, results.handle, True))
         return [
@@ -278,7 +290,7 @@ class Service:
             self.ledger.settings_reader,
             metrics=self.metrics,
             clock=utc_now,
-            hears_answers=self._events.kafka_ready,
+            hears_answers=self._events.hears_all,
             after_seconds=after_seconds,
             poll_seconds=min(after_seconds / 10, UNANSWERED_POLL_SECONDS),
         )

@@ -81,6 +81,10 @@ class NotFound(RewardPointsError):
     """What the caller names does not exist."""
 
 
+class UnreadableEntry(RewardPointsError):
+    """A document of the ledger is not one that the service writes."""
+
+
 class LedgerUnavailable(RewardPointsError):
     """The ledger could not be reached or did not answer in time; the same call may succeed later.
 
@@ -98,3 +102,7 @@ class LedgerBusy(RewardPointsError):
     def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class ReplayFinished(RewardPointsError):
+    """The replay has nothing left to do."""

@@ -63,7 +63,7 @@ def fold(lots: Iterable[Lot], redemptions: Iterable[Redemption]) -> list[Step]:
     """
     all_lots = list(lots)
     all_redemptions = list(redemptions)
-    entries = _in_order(all_lots, all_redemptions)
+    entries = in_order(all_lots, all_redemptions)
     remaining: dict[str, int] = {}
     expiries: list[tuple[datetime, str]] = []
     balance = 0
@@ -90,7 +90,7 @@ def balance_at(lots: Iterable[Lot], redemptions: Iterable[Redemption], instant: 
     """The active balance at ``instant``: what the entries up to it leave of the lots still valid then."""
     all_lots = list(lots)
     left: dict[str, int] = {}
-    for at, _, _, entry in _in_order(all_lots, list(redemptions)):
+    for at, _, _, entry in in_order(all_lots, list(redemptions)):
         if at > instant:
             break
         if isinstance(entry, Lot):
@@ -121,9 +121,10 @@ def summarize(history: History, now: datetime) -> Summary:
     )
 
 
-def _in_order(
+def in_order(
     lots: Sequence[Lot], redemptions: Sequence[Redemption]
 ) -> list[tuple[datetime, int, str, Lot | Redemption]]:
+    """The entries at their instants (see ``fold``), sorted: instant, lots before redemptions, id."""
     first_draw: dict[str, datetime] = {}
     for redemption in redemptions:
         for draw in redemption.draws:

@@ -23,7 +23,10 @@ def parse_instant(text: str) -> datetime:
     Raises:
         ValueError: not a time, no UTC offset, or outside ``EARLIEST``..``LATEST``.
     """
-    parsed = datetime.fromisoformat(text.strip())
+    try:
+        parsed = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError("not an ISO 8601 time") from None  # Python's own message repeats the text
     if parsed.tzinfo is None:
         raise ValueError("the time has no UTC offset")
     try:

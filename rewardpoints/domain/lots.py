@@ -39,11 +39,15 @@ class Earned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The Kafka record a lot came from. Kept for explaining, never compared."""
+    """The Kafka record a lot came from. Kept for explaining, never compared.
+
+    ``replay`` is the id of the replay that added the lot; None where a worker did.
+    """
 
     topic: str
     partition: int
     offset: int
+    replay: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

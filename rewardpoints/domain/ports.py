@@ -133,10 +133,12 @@ class Accounts(Protocol):
 class Redemptions(Protocol):
     """Spending points, and the way of the coupon request that follows."""
 
-    async def redeem(self, intent: RedemptionIntent) -> Redemption:
+    async def redeem(self, intent: RedemptionIntent, *, within_seconds: float | None = None) -> Redemption:
         """Draw the points and record the redemption, all or nothing; the stored one when it was carried out before.
 
-        Blocks for at most the configured time (8 seconds) while other redemptions of the account are in the way.
+        Blocks for at most the configured time (8 seconds) while other redemptions of the account are in the way, and
+        a second longer to learn what became of a commit nobody answered; ``within_seconds`` is the time for both where
+        the caller has less.
 
         Raises:
             NoAccount, TooFewPoints, TooManyLots, IdempotencyConflict: refused, nothing changed.

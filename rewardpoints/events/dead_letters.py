@@ -12,7 +12,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.ports import Clock
-from rewardpoints.events.messages import Headers, Message, Record
+from rewardpoints.events.messages import ORIGIN, Headers, Message, Record
 from rewardpoints.events.producer import TOO_LARGE, EventProducer
 from rewardpoints.telemetry import Metrics
 
@@ -48,8 +48,8 @@ class DeadLetters:
 
     A record that is too large with these headers goes without its value, and says so with the value's size and
     SHA-256; the original stays readable at its source. A null key beside a null value becomes an empty one, which the
-    Kafka client demands. ``attempts`` and ``first-seen`` carry on from an earlier dead
-    letter's headers where a retried record still has them.
+    Kafka client demands. ``attempts``, ``first-seen`` and ``origin`` carry on from an earlier dead letter's headers,
+    which a retried record still has.
     """
 
     def __init__(self, producer: EventProducer, topic: str, metrics: Metrics, clock: Clock) -> None:
@@ -127,7 +127,7 @@ def _next_form(form: Iterator[Message], refusal: KafkaError) -> Message:
 
 def _headers(rejection: Rejection, now: datetime) -> Headers:
     record, error = rejection
-    earlier = {name: value for name, value in record.headers if name in (ATTEMPTS, FIRST_SEEN) and value}
+    earlier = {name: value for name, value in record.headers if name in (ATTEMPTS, FIRST_SEEN, ORIGIN) and value}
     return (
         (REASON, error.reason.value.encode()),
         (ERROR, error.explanation.encode("utf-8", "replace")[:MAX_ERROR_BYTES]),
@@ -137,7 +137,13 @@ def _headers(rejection: Rejection, now: datetime) -> Headers:
         (SOURCE_TIMESTAMP, b"%d" % record.timestamp),
         (ATTEMPTS, b"%d" % (_number(earlier.get(ATTEMPTS)) + 1)),
         (FIRST_SEEN, earlier.get(FIRST_SEEN) or format_instant(now).encode()),
+        *(((ORIGIN, earlier[ORIGIN]),) if ORIGIN in earlier else ()),
     )
+
+
+def is_retried(record: Record) -> bool:
+    """Whether a record was published again by an operator who knows that it was a dead letter before."""
+    return any(name == ORIGIN for name, _ in record.headers)
 
 
 def _number(value: bytes | None) -> int:

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.events.connection import client_options
-from rewardpoints.events.messages import Record, recorded_at
+from rewardpoints.events.messages import Record, published_at
 from rewardpoints.settings import KafkaSettings
 
 KAFKA_ERRORS: Final = (KafkaError, OSError)
@@ -30,7 +30,7 @@ async def last_records(settings: KafkaSettings, topic: str, count: int) -> Seque
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
+        partitions = [TopicPartition(topic, number) for number in await partitions_of(consumer, topic)]
         first = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
         consumer.assign(partitions)
@@ -49,7 +49,7 @@ async def last_records(settings: KafkaSettings, topic: str, count: int) -> Seque
     return records[-count:]
 
 
-async def _partitions(consumer: Any, topic: str) -> list[int]:
+async def partitions_of(consumer: Any, topic: str) -> list[int]:
     """The partitions of a topic. All topics are listed first: asking for one that is not there may create it."""
     if topic not in await consumer.topics():
         raise UnknownTopicOrPartitionError(f"there is no topic {topic}")
@@ -60,7 +60,7 @@ async def _partitions(consumer: Any, topic: str) -> list[int]:
 def describe(record: Record) -> dict[str, Any]:
     """A record as JSON values, for a person to read: JSON as such, other bytes as far as they are text."""
     try:
-        at = format_instant(recorded_at(record))
+        at = format_instant(published_at(record))
     except RecordRejected:
         at = None
     return {

@@ -51,6 +51,9 @@ class UndecodableRecord:
     headers: Headers = ()
 
 
+ORIGIN: Final = "rewardpoints-dead-letter-origin"
+"""Header of a record that was published again: its first ``topic/partition/offset/timestamp``."""
+
 COUPON_REQUEST_TYPE: Final = "rewardpoints.coupon-creation-requested"
 SOURCE: Final = "/rewardpoints"
 COUPON_CREATED: Final = "CREATED"
@@ -105,6 +108,13 @@ class CouponResultBody(Envelope, rename="camel"):
     status: str | None = None
 
 
+class _NamesBody(Envelope, rename="camel"):
+    """Whom a body is about, whatever the other fields look like."""
+
+    customer: Any = None
+    customer_id: Any = None
+
+
 class _StatusBody(Envelope):
     """Only the status of an order, whatever the other fields look like."""
 
@@ -155,6 +165,7 @@ Body = TypeVar("Body", bound=Envelope)
 _ORDER: Final = msgspec.json.Decoder(OrderBody)
 _AMOUNT: Final[msgspec.json.Decoder[Decimal | None]] = msgspec.json.Decoder(Decimal | None)
 _AMOUNT_TEXT: Final = re.compile(rb'"-?[0-9]+(\.[0-9]+)?"')
+_NAMES: Final = msgspec.json.Decoder(_NamesBody)
 _STATUS: Final = msgspec.json.Decoder(_StatusBody)
 _CHARGEBACK: Final = msgspec.json.Decoder(ChargebackBody)
 _COUPON_RESULT: Final = msgspec.json.Decoder(CouponResultBody)
@@ -250,13 +261,50 @@ def encode_coupon_request(redemption: Redemption, topic: str) -> Message:
     )
 
 
+def named_account(record: Record) -> tuple[str | None, str | None]:
+    """The tenant and the customer that a record of any kind names, as far as it can be read; for filters."""
+    try:
+        body, outside = _read(record, _NAMES)
+        tenant = _agreed(outside, _optional_text(body.tenant))
+    except RecordRejected:
+        return _tenant_of_headers(record), None
+    customer = body.customer.get("id") if isinstance(body.customer, dict) else body.customer_id
+    return tenant, str(customer) if isinstance(customer, str | int) else None
+
+
+def _tenant_of_headers(record: Record) -> str | None:
+    try:
+        return _hints(record.headers).tenant
+    except RecordRejected:
+        return None
+
+
 def recorded_at(record: Record) -> datetime:
-    """The record's own timestamp.
+    """When the record was first published: its own timestamp, or its origin's where it is a dead letter's retry.
+
+    So an order without a time of its own, and a chargeback, mean the same instant when they are published again.
 
     Raises:
-        RecordRejected: it has none.
+        RecordRejected: it has no usable one.
     """
-    milliseconds = record.timestamp
+    for name, value in record.headers:
+        if name == ORIGIN and value is not None:
+            first = value.rpartition(b"/")[2]
+            if first.isdigit() and len(first) <= len(str(_LATEST_MILLISECONDS)):
+                return _instant(int(first))
+    return published_at(record)
+
+
+def published_at(record: Record) -> datetime:
+    """The record's own timestamp, which is what Kafka finds it by.
+
+    Raises:
+        RecordRejected: it has no usable one.
+    """
+    return _instant(record.timestamp)
+
+
+def _instant(milliseconds: int | None) -> datetime:
     if milliseconds is None or not 0 <= milliseconds <= _LATEST_MILLISECONDS:
         _reject(RejectReason.INVALID_TIME, "the record has no usable timestamp")
     return _EPOCH + timedelta(milliseconds=milliseconds)

@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 from tenacity.wait import wait_random_exponential
 
 from rewardpoints.events.broker import RawKafkaBroker
+from rewardpoints.events.diagnosis import why_unreachable
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.events.raw_subscriber import OnFatal, RawSubscriber
 from rewardpoints.events.relay import Relay
@@ -69,6 +70,15 @@ class EventsProcess:
         """Names of the subscribers that have joined their group."""
         return frozenset(self._reading)
 
+    @property
+    def paused(self) -> frozenset[str]:
+        """Names of the subscribers that wait with a flood of bad records in hand."""
+        return frozenset(subscriber.name for subscriber in self._subscribers if subscriber.paused)
+
+    async def hears_all(self) -> bool:
+        """Whether everything that is published is being read now: ready, and nothing paused."""
+        return not self.paused and await self.kafka_ready()
+
     async def kafka_ready(self) -> bool:
         """Whether every subscriber has joined its group and the cluster answers, within a few seconds."""
         return len(self._reading) == len(self._subscribers) and await self._producer.ready()
@@ -96,7 +106,7 @@ class EventsProcess:
             wait=wait_random_exponential(multiplier=0.5, max=START_BACKOFF_MAX_SECONDS),
             stop=stop_when_event_set(self._stopping),  # type: ignore[arg-type]  # asks is_set(), as asyncio's has
             sleep=partial(pause, stopping=self._stopping),
-            before_sleep=_note_retry,
+            before_sleep=self._note_retry,
         )
         attempts: asyncio.Task[RawKafkaBroker] = asyncio.create_task(retrying(self._start, subscriber))
         stopped = asyncio.create_task(self._stopping.wait())
@@ -122,12 +132,12 @@ class EventsProcess:
             raise
         return broker
 
-
-def _note_retry(state: RetryCallState) -> None:
-    error = state.outcome and state.outcome.exception()
-    logger.warning(
-        "kafka_unreachable",
-        attempt=state.attempt_number,
-        pause_seconds=round(state.upcoming_sleep, 1),
-        error=type(error).__name__,
-    )
+    async def _note_retry(self, state: RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        logger.warning(
+            "kafka_unreachable",
+            attempt=state.attempt_number,
+            pause_seconds=round(state.upcoming_sleep, 1),
+            error=type(error).__name__,
+            reason=await why_unreachable(self._settings),
+        )

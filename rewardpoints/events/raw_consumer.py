@@ -4,20 +4,34 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError, NoError, for_code
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    KafkaError,
+    NoError,
+    UnsupportedCodecError,
+    for_code,
+)
 from aiokafka.protocol.fetch import FetchRequest
 
 from rewardpoints.events.messages import Record
 from rewardpoints.events.paced_fetches import pace_empty_fetches
 from rewardpoints.events.salvage import salvage
 
+logger = structlog.get_logger(__name__)
+
 IDLE_WAIT_MS: Final = 1000
 """Least time an empty poll waits. Records end the wait at once, so this costs no latency."""
 
 REWIND_TIMEOUT_SECONDS: Final = 30.0
 SALVAGE_TIMEOUT_SECONDS: Final = 60.0
+LEAVE_TIMEOUT_SECONDS: Final = 5.0
+"""How long a stop waits for a rebalance under way, and once more for the connections to close."""
 _FETCH_WAIT_MS: Final = 100
+_DECODING: Final = (CorruptRecordException, UnsupportedCodecError)
+"""Errors of Kafka's that may be about what a record or a batch holds, besides those that are not of Kafka."""
 
 
 class ConsumerBroken(Exception):
@@ -25,7 +39,7 @@ class ConsumerBroken(Exception):
 
 
 class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
-    """``AIOKafkaConsumer`` with four differences.
+    """``AIOKafkaConsumer`` with five differences.
 
     * When ``getmany`` fails, records of other partitions may have been taken and dropped with their positions moved
       on (aiokafka's ``Fetcher.fetched_records``), and a record larger than the fetch size is stepped over. Before the
@@ -33,6 +47,7 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
     * aiokafka decodes header names and decompresses batches while it hands records out, and stops for good at what it
       cannot. Such a place is read again by ``salvage``, and an ``UndecodableRecord`` handed out for what is lost.
     * An empty poll waits for at least ``IDLE_WAIT_MS``: FastStream sleeps after each empty poll, records or not.
+    * ``stop`` is bounded: aiokafka's waits for a rebalance under way, which takes as long as other members like.
     * With ``empty_fetch_pause_ms`` > 0 empty fetches are paced (see ``paced_fetches``).
 
     ``on_broken`` is called, once, when a background task has died and only a restart can help.
@@ -68,12 +83,43 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
         except Exception as error:
             self._must_rewind = True
             self._check_alive()
-            if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+            if isinstance(error, KafkaError) and not isinstance(error, _DECODING):
                 raise
             return await self._salvaged(error, max_records)
         if not records:
             self._check_alive()
         return records
+
+    async def stop(self) -> None:
+        """Leave the group and disconnect, within twice ``LEAVE_TIMEOUT_SECONDS``."""
+        leaving = asyncio.create_task(super().stop())  # waited for, not timed out: aiokafka may swallow a cancellation
+        done, _ = await asyncio.wait([leaving], timeout=LEAVE_TIMEOUT_SECONDS)
+        if done:
+            leaving.result()
+            return
+        logger.warning("kafka_group_left_in_haste", group=self._group_id)
+        hanging_up = asyncio.create_task(self._hang_up())
+        done, late = await asyncio.wait([leaving, hanging_up], timeout=LEAVE_TIMEOUT_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*done, return_exceptions=True)  # what fails in closing is of no interest any more
+
+    async def _hang_up(self) -> None:
+        for task in (self._coordinator._coordination_task, self._coordinator._heartbeat_task):  # noqa: SLF001 - no public way
+            if task is not None:
+                task.cancel()
+        await self._coordinator._stop_commit_offsets_refresh_task()  # noqa: SLF001 - as above
+        await self._fetcher.close()
+        await self._client.close()
+
+    def stay_in_group(self) -> None:
+        """Say that the records handed out are being worked on: ``max_poll_interval_ms`` counts from now."""
+        with self._subscription.fetch_context():
+            pass
+
+    def read_again(self) -> None:
+        """Hand out again, from the next read on, everything that is not committed."""
+        self._must_rewind = True
 
     async def _salvaged(self, error: Exception, max_records: int | None) -> dict[TopicPartition, Sequence[Record]]:
         """The records from the committed offset on of a partition that aiokafka cannot read.
@@ -96,8 +142,8 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
         except (KafkaError, ConsumerStoppedError):
             raise
         except Exception as failure:
-            raise KafkaError(f"salvaging after {error!r} failed") from failure
-        raise KafkaError(f"reading failed, and no record is to blame: {error!r}") from error
+            raise KafkaError(f"salvaging after {type(error).__name__} failed") from failure
+        raise KafkaError(f"reading failed, and no record is to blame: {type(error).__name__}") from error
 
     async def _chunk(self, partition: TopicPartition, position: int) -> bytes:
         """The bytes of a partition from the batch on that holds ``position``, as many as a fetch brings."""

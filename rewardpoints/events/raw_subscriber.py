@@ -8,6 +8,7 @@ was handled and nothing else.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Literal
@@ -18,12 +19,13 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
-from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_when_event_set
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.connection import consumer_group
+from rewardpoints.events.flood_guard import FloodOfBadRecords
 from rewardpoints.events.messages import Record, UndecodableRecord
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings
@@ -34,8 +36,8 @@ logger = structlog.get_logger(__name__)
 Handler = Callable[[Sequence[Record]], Awaitable[None]]
 OnFatal = Callable[[Exception], None]
 
-TRANSIENT: Final = (LedgerUnavailable, LedgerBusy, KafkaError)
-"""What passes by itself: the same batch is tried again until it does."""
+TRANSIENT: Final = (LedgerUnavailable, LedgerBusy, KafkaError, FloodOfBadRecords)
+"""What passes by itself, or when somebody has mended it: the same batch is tried again until it does."""
 
 COMMIT_TIMEOUT_SECONDS: Final = 10.0
 FIRST_RETRY_SECONDS: Final = 0.2
@@ -45,13 +47,16 @@ class RawSubscriber:
     """Reads a topic in batches and hands them to ``handle``, which returns when the batch is safe in the ledger.
 
     * ``LedgerUnavailable``, ``LedgerBusy`` or a ``KafkaError`` from ``handle``: tried again, with a pause that grows to
-      ``retry_max_seconds``, until it works or ``stopping`` is set. ``handle`` must therefore be idempotent.
+      ``retry_max_seconds``, until it works or ``stopping`` is set. ``handle`` must therefore be idempotent. Between
+      tries the consumer stays a member of its group however long it takes; a single try has ``max_poll_interval_ms``.
+    * ``FloodOfBadRecords``: tried again in the same way, ``paused`` meanwhile. Where a rebalance has taken a partition
+      of it away, the records are left to who has it now, and what is still this consumer's is read again.
     * Any other exception: ``on_fatal`` is called, which must end the process; this subscriber handles and commits
       nothing more.
     * ``one_by_one``: ``handle`` gets one record at a time, so that a retry repeats one record and not the batch.
 
     Set ``stopping`` before stopping the broker: the batch in flight is finished and committed, one that waits for a
-    retry is given up uncommitted.
+    retry is given up. Of a batch that is given up, what was handled before is committed, and nothing else.
     """
 
     def __init__(
@@ -76,15 +81,31 @@ class RawSubscriber:
         self._clock = clock
         self._stopping = stopping
         self._on_fatal = on_fatal
-        self._retry_max_seconds = retry_max_seconds
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TRANSIENT),
+            wait=wait_random_exponential(
+                multiplier=FIRST_RETRY_SECONDS,
+                # several pauses and tries fit into the time after which aiokafka would leave the group
+                max=min(retry_max_seconds, settings.max_poll_interval_ms / 1000 / 3),
+            ),
+            stop=self._must_stop,
+            sleep=partial(pause, stopping=stopping),
+            before_sleep=self._note_retry,
+        )
         self._one_by_one = one_by_one
         self._given_up = False
+        self._paused = False
         self._subscriber: BatchSubscriber | None = None
 
     @property
     def group(self) -> str:
         """The consumer group it reads in."""
         return consumer_group(self._settings, self.name)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits with a flood of bad records in hand."""
+        return self._paused
 
     def attach(self, broker: KafkaBroker) -> None:
         """Register on a broker that is not started yet. A later call replaces an earlier one."""
@@ -103,55 +124,83 @@ class RawSubscriber:
             max_poll_interval_ms=settings.max_poll_interval_ms,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=max(settings.session_timeout_ms // 3, 1),
-            max_partition_fetch_bytes=max(2 * settings.max_message_bytes, 1_048_576),
+            max_partition_fetch_bytes=settings.partition_fetch_bytes or max(2 * settings.max_message_bytes, 1_048_576),
             parser=_parse,
             decoder=_decode,
             no_reply=True,
             include_in_schema=False,
         )
-        subscriber(self._on_batch)
+        subscriber(partial(self._apart, copy_context()))
         assert isinstance(subscriber, BatchSubscriber)  # noqa: S101 - what ``batch=True`` makes
         self._subscriber = subscriber
+        self._metrics.consumption_paused.labels(self.topic).set(0)
+
+    async def _apart(self, context: Context, records: Sequence[Record]) -> None:
+        """Work outside the framework's context, which holds the batch: every timer started in it would hold it too.
+
+        A cancelled timer stays with asyncio until it is due or a hundred are; a request's is due after 40 seconds.
+        """
+        await asyncio.create_task(self._on_batch(records), context=context)
 
     async def _on_batch(self, records: Sequence[Record]) -> None:
         if self._given_up or self._stopping.is_set():
             self._given_up = True  # a later batch must not be committed past this one
             return
         started = time.monotonic()
+        handled: list[Record] = []
         try:
-            done = await self._handled(records)
+            await self._handle_parts(records, handled)
         except Exception as error:
             self._given_up = True
             logger.exception("batch_failed_for_good", topic=self.topic, records=len(records))
+            await self._commit(handled)
             self._on_fatal(error)
             await self._stopping.wait()
             return
-        if not done:
+        await self._commit(handled)
+        if len(handled) == len(records):
+            self._measure(records, started)
+        elif self._stopping.is_set():
             self._given_up = True
-            logger.warning("batch_given_up", topic=self.topic, records=len(records))
-            return
-        await self._commit(records)
-        self._measure(records, started)
+            logger.warning("batch_given_up", topic=self.topic, records=len(records) - len(handled))
+        else:
+            self._consumer.read_again()
 
-    async def _handled(self, records: Sequence[Record]) -> bool:
+    async def _handle_parts(self, records: Sequence[Record], handled: list[Record]) -> None:
+        """Handle the records, and put those that are through into ``handled`` as it goes; stops where one is not."""
         parts = [[record] for record in records] if self._one_by_one else [records]
-        for part in parts:
-            retrying = AsyncRetrying(
-                retry=retry_if_exception_type(TRANSIENT),
-                wait=wait_random_exponential(multiplier=FIRST_RETRY_SECONDS, max=self._retry_max_seconds),
-                stop=stop_when_event_set(self._stopping),  # type: ignore[arg-type]  # asks is_set(), as asyncio's has
-                sleep=partial(pause, stopping=self._stopping),
-                before_sleep=self._note_retry,
-            )
-            try:
-                await retrying(self._handle, part)
-            except RetryError:
-                return False
+        try:
+            for part in parts:
+                if not await self._handled(part):
+                    return
+                handled += part
+                self._stay_in_group()
+        finally:
+            self._note_resumed()
+
+    async def _handled(self, part: Sequence[Record]) -> bool:
+        try:
+            await self._retrying(self._handle, part)
+        except RetryError:
+            return False
         return True
 
+    def _must_stop(self, state: RetryCallState) -> bool:
+        if self._stopping.is_set():
+            return True
+        if not isinstance(_error(state), FloodOfBadRecords):
+            return False
+        assigned = self._consumer.assignment()
+        (part,) = state.args
+        return not all(TopicPartition(record.topic, record.partition) in assigned for record in part)
+
     def _note_retry(self, state: RetryCallState) -> None:
+        self._stay_in_group()
+        error = _error(state)
+        if isinstance(error, FloodOfBadRecords):
+            self._note_paused(error)
+            return
         self._metrics.batch_retries.labels(self.topic).inc()
-        error = state.outcome and state.outcome.exception()
         logger.warning(
             "batch_retried",
             topic=self.topic,
@@ -161,10 +210,40 @@ class RawSubscriber:
             detail=str(error),
         )
 
+    def _note_paused(self, flood: FloodOfBadRecords) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        self._metrics.consumption_paused.labels(self.topic).set(1)
+        logger.error(
+            "consumption_paused",
+            reason=flood.reason.value,
+            topic=flood.first.topic,
+            partition=flood.first.partition,
+            offset=flood.first.offset,
+            bad=flood.bad,
+            judged=flood.judged,
+        )
+
+    def _note_resumed(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._metrics.consumption_paused.labels(self.topic).set(0)
+            logger.info("consumption_resumed", topic=self.topic)
+
+    @property
+    def _consumer(self) -> Any:
+        return self._subscriber and self._subscriber.consumer
+
+    def _stay_in_group(self) -> None:
+        consumer = self._consumer
+        if consumer is not None:
+            consumer.stay_in_group()
+
     async def _commit(self, records: Sequence[Record]) -> None:
         """Commit what was handled, for partitions still assigned: aiokafka refuses the whole commit otherwise."""
-        consumer: Any = self._subscriber and self._subscriber.consumer
-        if consumer is None:
+        consumer = self._consumer
+        if consumer is None or not records:
             return
         handled: dict[TopicPartition, int] = {}
         for record in records:
@@ -191,6 +270,10 @@ class RawSubscriber:
         metrics.batch_seconds.labels(topic).observe(time.monotonic() - started)
         oldest = min(record.timestamp for record in records)
         metrics.event_age_seconds.labels(topic).observe(max(_milliseconds(self._clock()) - oldest, 0) / 1000)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
 
 
 def _milliseconds(instant: datetime) -> int:

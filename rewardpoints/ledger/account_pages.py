@@ -1,7 +1,8 @@
 """Accounts in order: reading a range of accounts whole, each in one snapshot, in constant memory."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -17,6 +18,8 @@ ENTRIES_PER_SNAPSHOT: Final = 1000
 
 Range = tuple[str, str]
 """``low <= account < high``."""
+
+EVERY_ACCOUNT: Final[Range] = ("", "\U0010ffff")
 
 
 @dataclass(slots=True)
@@ -42,23 +45,27 @@ class AccountPages:
         self._keys_per_read = keys_per_read
         self._entries_per_snapshot = entries_per_snapshot
 
-    async def entries(self, accounts: Range, *, skip: int = 0, limit: int | None = None) -> AsyncGenerator[Entries]:
+    async def entries(
+        self, accounts: Range, *, skip: int = 0, limit: int | None = None, since: datetime | None = None
+    ) -> AsyncGenerator[Entries]:
         """The accounts of a range in order, without the first ``skip`` and at most ``limit`` of them.
 
-        Several small accounts share a snapshot. What is erased while the walk goes on is left out.
+        Several small accounts share a snapshot. What is erased while the walk goes on is left out. With ``since`` only
+        accounts that have a lot recorded or a redemption made at or after that instant; no index helps to find them.
 
         Raises:
             LedgerUnavailable: at any step; what was yielded before stands.
         """
         first: str | None = None
         last, count, position = "", 0, 0
-        async for account, size in self._sizes(accounts):
+        async for account, size in self._sizes(accounts, since):
             if limit is not None and position >= skip + limit:
                 break
             position += 1
             if position <= skip:
                 continue
-            if first is not None and count + size > self._entries_per_snapshot:
+            # With ``since`` the accounts are not neighbours: what lies between them is not asked for
+            if first is not None and (since is not None or count + size > self._entries_per_snapshot):
                 for entries in await self.read(first, last):
                     yield entries
                 first, count = None, 0
@@ -111,10 +118,10 @@ class AccountPages:
             )
         return int(counted[0]["accounts"]) if counted else 0
 
-    async def _sizes(self, accounts: Range) -> AsyncIterator[tuple[str, int]]:
+    async def _sizes(self, accounts: Range, since: datetime | None = None) -> AsyncIterator[tuple[str, int]]:
         """Each account of the range in order, with how many entries it has (or at least a page of them)."""
-        lots = self._keys(self._database.lots, accounts)
-        redemptions = self._keys(self._database.redemptions, accounts)
+        lots = self._keys(self._database.lots, accounts, {"recordedAt": {"$gte": since}} if since else {})
+        redemptions = self._keys(self._database.redemptions, accounts, {"createdAt": {"$gte": since}} if since else {})
         lot, redemption = await anext(lots, None), await anext(redemptions, None)
         while lot or redemption:
             account = min(key[0] for key in (lot, redemption) if key)
@@ -127,12 +134,14 @@ class AccountPages:
                 redemption = await anext(redemptions, None)
             yield account, size
 
-    async def _keys(self, collection: Collection, accounts: Range) -> AsyncIterator[tuple[str, int]]:
+    async def _keys(
+        self, collection: Collection, accounts: Range, also: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[str, int]]:
         after: dict[str, Any] = {"$gte": accounts[0], "$lt": accounts[1]}
         while True:
             with driver_errors():
                 keys = await (
-                    collection.find({"account": after}, {"account": 1, "_id": 0})
+                    collection.find({"account": after, **also}, {"account": 1, "_id": 0})
                     .sort("account", 1)
                     .limit(self._keys_per_read)
                     .to_list(None)
@@ -143,3 +152,14 @@ class AccountPages:
                 return
             # The last account's size may be counted short; its entries are read whole all the same
             after = {"$gt": keys[-1]["account"], "$lt": accounts[1]}
+
+
+async def about_entries(database: Database) -> int:
+    """About how many lots and redemptions there are, from the server's statistics.
+
+    Raises:
+        LedgerUnavailable
+    """
+    with driver_errors():
+        lots = await database.lots.estimated_document_count()
+        return lots + await database.redemptions.estimated_document_count()

@@ -1,9 +1,9 @@
 """Accounts: reading, opening, adding to and erasing them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
@@ -14,8 +14,11 @@ from rewardpoints.domain.history import History
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
 from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
-from rewardpoints.ledger.driver import Collection, Database, driver_errors
+from rewardpoints.ledger.driver import Collection, Database, Session, driver_errors
 from rewardpoints.ledger.tombstones import Tombstones
+from rewardpoints.ledger.transactions import AttemptFailed, run
+
+Result = TypeVar("Result")
 
 MOST_ROUNDS: Final = 20
 DELETES_PER_WRITE: Final = 1000
@@ -58,7 +61,7 @@ class Accounts:
             LedgerUnavailable
         """
         for entries in await self._pages.read(account, account):
-            return _history(entries)
+            return history_from(entries)
         return None
 
     async def histories(self, tenant: str, *, skip: int = 0, limit: int | None = None) -> AsyncIterator[History]:
@@ -69,7 +72,7 @@ class Accounts:
         """
         async with aclosing(self._pages.entries(tenant_range(tenant), skip=skip, limit=limit)) as pages:
             async for entries in pages:
-                yield _history(entries)
+                yield history_from(entries)
 
     async def count(self, tenant: str) -> int:
         """How many accounts the tenant has.
@@ -80,97 +83,123 @@ class Accounts:
         return await self._pages.count(tenant_range(tenant))
 
     async def open(self, lot: Lot) -> None:
-        """Open an account with its opening lot. Of several at once exactly one succeeds: they share the lot's id.
+        """Open an account with its opening lot. Of several at once exactly one succeeds.
 
         Raises:
             AccountExists: it has a lot or a redemption already; nothing was changed.
-            LedgerUnavailable: also where the account is being erased; with a lot of a later instant it may succeed.
+            LedgerUnavailable: also where the account was erased at or after the lot's instant; with a lot of a later
+                instant it may succeed.
         """
-        with driver_errors(writing=True):
-            if await self._exists(lot.account):
+        tried = False
+
+        async def enter(session: Session) -> None:
+            nonlocal tried
+            mine, tried = tried and await self._stored(lot, session) == lot, True
+            if mine:  # a commit that was not answered
+                return
+            if await self._exists(lot.account, session):
                 raise AccountExists
-            try:
-                await self._database.lots.insert_one(lot_document(lot))
-            except DuplicateKeyError as error:
-                raise AccountExists from error
-        await self._withdraw_if_erased(lot)
+            await self._enter(lot, session)
+
+        await self._alone(enter)
 
     async def add(self, lot: Lot) -> bool:
         """Add a manual lot. True when it was added now, False when the same request added it before.
 
         Raises:
             IdempotencyConflict: its id was used for something else; nothing was changed.
-            LedgerUnavailable: also where the account is being erased; with a lot of a later instant it may succeed.
+            LedgerUnavailable: also where the account was erased at or after the lot's instant; with a lot of a later
+                instant it may succeed.
         """
-        with driver_errors(writing=True):
-            try:
-                await self._database.lots.insert_one(lot_document(lot))
-            except DuplicateKeyError as error:
-                stored = await self._database.lots.find_one({"_id": lot.id, "account": lot.account})
-                if stored is None:
-                    raise LedgerUnavailable("the account is being erased") from error
-                if lot_from(stored).fingerprint != lot.fingerprint:
-                    raise IdempotencyConflict from error
-                return False
-        await self._withdraw_if_erased(lot)
-        return True
+
+        async def enter(session: Session) -> bool:
+            stored = await self._stored(lot, session)
+            if stored is None:
+                await self._enter(lot, session)
+                return True
+            if stored.fingerprint != lot.fingerprint:
+                raise IdempotencyConflict
+            return False
+
+        return await self._alone(enter)
 
     async def erase(self, account: Account) -> None:
         """Write a tombstone and delete redemptions and lots, again and again until a look at each finds none left.
 
         Looking again takes what others committed meanwhile: a lot that a chargeback gave back just before its
         redemption was deleted, a redemption that drew on such a lot. So nothing is left that refers to something gone.
-        The tombstone moves forward each time, so that nothing is deleted that is newer than it: such an order would
-        be missing, and come back with a replay. A lot that was drawn on outlives its redemptions, so that whoever was
-        interrupted in between finds it again. Unpublished coupon requests go with their redemptions. Idempotent.
+        What is entered by hand was committed before the guard is written, and is deleted; or conflicts with it, and
+        finds the tombstone in its next attempt. The tombstone moves forward each time, so that nothing is deleted that
+        is newer than it: such an order would be missing, and come back with a replay. A lot that was drawn on outlives
+        everything else, so that whoever was interrupted finds it again. Unpublished coupon requests go with their
+        redemptions. Idempotent.
 
         Raises:
             LedgerUnavailable: erase again; also where the account gains entries faster than they are deleted.
         """
         for _ in range(MOST_ROUNDS):
             await self._tombstones.write(account)
-            redemptions = await self._delete_all(self._database.redemptions, account)
-            lots = await self._delete_all(self._database.lots, account)
+            with driver_errors(writing=True):
+                await self._guard(account)
+                redemptions = await self._delete_all(self._database.redemptions, account)
+                lots = await self._delete_all(self._database.lots, account)
             if not lots and not redemptions:
                 return
         raise LedgerUnavailable("the account gains entries while it is being erased")
 
     async def _delete_all(self, collection: Collection, account: Account) -> bool:
-        """Delete what the account has in a collection now; False when that was nothing.
+        """Delete what the account has in a collection now, lots that were drawn on last; False when that was nothing.
 
         One by one: the embedded server holds its collection lock while a ``delete_many`` waits for a transaction that
         needs the lock to go on.
         """
-        with driver_errors(writing=True):
-            found = await collection.find({"account": account}, {"_id": 1}).to_list(None)
-            deletes = [DeleteOne({"_id": document["_id"], "account": account}) for document in found]
-            for start in range(0, len(deletes), DELETES_PER_WRITE):
-                await collection.bulk_write(deletes[start : start + DELETES_PER_WRITE], ordered=False)
+        found = await collection.find({"account": account}, {"remaining": 1, "points": 1}).to_list(None)
+        found.sort(key=lambda document: document.get("remaining") != document["points"])
+        deletes = [DeleteOne({"_id": document["_id"], "account": account}) for document in found]
+        for start in range(0, len(deletes), DELETES_PER_WRITE):
+            await collection.bulk_write(deletes[start : start + DELETES_PER_WRITE], ordered=True)
         return bool(found)
 
-    async def _withdraw_if_erased(self, lot: Lot) -> None:
-        """Look for a tombstone after inserting: looking before would miss one written in between.
+    async def _alone(self, enter: Callable[[Session], Awaitable[Result]]) -> Result:
+        """Run ``enter`` in a transaction until it is committed."""
 
-        The lot's instant cannot be moved here (its validity hangs on it), so the caller must come again with a new one.
+        async def once(session: Session) -> Result:
+            try:
+                return await enter(session)
+            except DuplicateKeyError as error:  # another's guard or lot of this instant, there in the next snapshot
+                raise AttemptFailed("an entry of the same account came first") from error
+
+        return await run(self._database, once)
+
+    async def _enter(self, lot: Lot, session: Session) -> None:
+        """Insert an entry made by hand. It comes once: nothing would bring it again for a look after the insert.
+
+        So it must not overlap an erasure. Its instant cannot be moved here, its validity hangs on it.
         """
-        tombstone = await self._tombstones.find(lot.account)
-        if tombstone is None or tombstone.erased_at < lot.recorded_at:
-            return
-        with driver_errors(writing=True):
-            # One that was drawn on in this instant stays, or its redemption would have drawn on nothing
-            await self._database.lots.delete_one(
-                {"_id": lot.id, "account": lot.account, "recordedAt": lot.recorded_at, "remaining": lot.points}
-            )
-        raise LedgerUnavailable("the account is being erased")
+        await self._guard(lot.account, session)
+        tombstone = await self._database.tombstones.find_one({"_id": lot.account}, session=session)
+        if tombstone is not None and tombstone["erasedAt"] >= lot.recorded_at:
+            raise LedgerUnavailable("the account was erased in the meantime")
+        await self._database.lots.insert_one(lot_document(lot), session=session)
 
-    async def _exists(self, account: Account) -> bool:
+    async def _guard(self, account: Account, session: Session | None = None) -> None:
+        """Write the one document that every entry by hand and every erasure of the account writes: so they conflict."""
+        once_more = {"$inc": {"writes": 1}}
+        await self._database.guards.update_one({"_id": account}, once_more, upsert=True, session=session)
+
+    async def _stored(self, lot: Lot, session: Session) -> Lot | None:
+        stored = await self._database.lots.find_one({"_id": lot.id, "account": lot.account}, session=session)
+        return lot_from(stored) if stored else None
+
+    async def _exists(self, account: Account, session: Session | None = None) -> bool:
         for collection in (self._database.lots, self._database.redemptions):
-            if await collection.find_one({"account": account}, {"_id": 1}):
+            if await collection.find_one({"account": account}, {"_id": 1}, session=session):
                 return True
         return False
 
 
-def _history(entries: Entries) -> History:
+def history_from(entries: Entries) -> History:
+    """An account's documents as its history."""
     return History(
         Account(entries.account),
         [lot_from(document) for document in entries.lots],

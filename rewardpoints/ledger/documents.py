@@ -76,6 +76,8 @@ def lot_document(lot: Lot) -> Document:
             "partition": lot.origin.partition,
             "offset": lot.origin.offset,
         }
+        if lot.origin.replay is not None:
+            document["origin"]["replay"] = lot.origin.replay
     if lot.fingerprint is not None:
         document["fingerprint"] = lot.fingerprint
     return document
@@ -108,7 +110,12 @@ def lot_from(document: Mapping[str, Any]) -> Lot:
         )
         if earned
         else None,
-        origin=Origin(topic=origin["topic"], partition=origin["partition"], offset=origin["offset"])
+        origin=Origin(
+            topic=origin["topic"],
+            partition=origin["partition"],
+            offset=origin["offset"],
+            replay=origin.get("replay"),
+        )
         if origin
         else None,
         fingerprint=document.get("fingerprint"),

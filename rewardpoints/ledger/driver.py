@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import re
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from rewardpoints.domain.errors import LedgerUnavailable
+from rewardpoints.ledger.cancellation import survive_cancellation
 from rewardpoints.settings import MongodbDriver, MongodbSettings, SettingsInvalid
 
 Document: TypeAlias = dict[str, Any]
@@ -39,6 +41,7 @@ UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
 WRITE_CONFLICT: Final = 112
 DUPLICATE_KEY: Final = 11000
 IDLE_CONNECTION_SECONDS: Final = 300
+CLOSE_SECONDS: Final = 2
 
 # What a server says about itself rather than about the request: stepping down, shutting down, out of disk, out of time,
 # refusing our credentials. The same request may succeed once somebody has mended that.
@@ -60,11 +63,34 @@ def is_server_trouble(code: object) -> bool:
     return code in _SERVER_TROUBLE
 
 
+_REFUSED: Final = {
+    13: "refuses this to the user, or to anybody without one (code 13): see the roles, and the credentials in the URI",
+    18: "refuses the user name or the password (code 18)",
+}
+_UNCHECKED_TLS: Final = re.compile(r"[?&](tls(?:Insecure|AllowInvalid\w+))=true", re.IGNORECASE)
+_CERTIFICATE: Final = re.compile(r"certificate verify failed: ([^(\[]{1,200})")
+_CLOSED: Final = re.compile(r"connection (?:is already )?closed|reset by peer|Broken pipe")
+_HANDSHAKE: Final = re.compile(r"\[SSL: (\w{1,60})\]|SSL handshake failed")
+
+
+def _why(error: ConnectionFailure) -> str:
+    """The name of a failed connection's error, and its cause where an operator can mend it."""
+    name, said = type(error).__name__, str(error)  # not shown whole: it describes every server there is
+    certificate, handshake = _CERTIFICATE.search(said), _HANDSHAKE.search(said)
+    if certificate is not None:
+        return f"{name}: its certificate is refused: {certificate[1].strip(' ,')}"
+    if handshake is not None:
+        return f"{name}: no TLS handshake ({handshake[1] or 'cut off'}); does the server speak TLS?"
+    if _CLOSED.search(said):
+        return f"{name}: it closes the connection; does it expect TLS, or a client certificate?"
+    return name
+
+
 def _unavailable(error: PyMongoError, *, writing: bool) -> LedgerUnavailable | None:
     if isinstance(error, ConnectionFailure):
         never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
         return LedgerUnavailable(
-            f"MongoDB cannot be reached ({type(error).__name__})", outcome_unknown=writing and not never_sent
+            f"MongoDB cannot be reached ({_why(error)})", outcome_unknown=writing and not never_sent
         )
     if isinstance(error, BulkWriteError):
         details = cast("Mapping[str, Any]", error.details)
@@ -80,8 +106,11 @@ def _unavailable(error: PyMongoError, *, writing: bool) -> LedgerUnavailable | N
         or error.has_error_label("RetryableWriteError")
         or error.has_error_label(TRANSIENT_TRANSACTION)
     ):
+        refused = _REFUSED.get(error.code or 0)
         return LedgerUnavailable(
-            f"MongoDB cannot serve this now ({type(error).__name__}, code {error.code})",
+            f"MongoDB {refused}"
+            if refused
+            else f"MongoDB cannot serve this now ({type(error).__name__}, code {error.code})",
             outcome_unknown=writing and error.code != WRITE_CONFLICT,
         )
     return None
@@ -123,8 +152,12 @@ class Database:
         self.lots: Collection = self.raw["lots"]
         self.redemptions: Collection = self.raw["redemptions"]
         self.tombstones: Collection = self.raw["tombstones"]
+        self.guards: Collection = self.raw["guards"]
         self.redeem_options: Collection = self.raw["redeemOptions"]
         self.site_settings: Collection = self.raw["siteSettings"]
+        self.replays: Collection = self.raw["replays"]
+        self.marks: Collection = self.raw["marks"]
+        self.dead_letter_actions: Collection = self.raw["deadLetterActions"]
 
     async def aggregate(
         self, collection: Collection, pipeline: Sequence[Mapping[str, Any]], *, session: Session | None = None
@@ -164,10 +197,11 @@ class Database:
             await self._client.admin.command("ping", read_preference=ReadPreference.PRIMARY)
 
     async def close(self) -> None:
-        """Close all connections. Calls after it fail."""
-        closing = self._client.close()
-        if not self._motor:
-            await closing
+        """Close all connections, within a few seconds. Calls after it fail."""
+        with pymongo.timeout(CLOSE_SECONDS):  # it ends its sessions on a server that may have fallen silent
+            closing = self._client.close()
+            if not self._motor:
+                await closing
 
 
 def open_database(settings: MongodbSettings) -> Database:
@@ -181,6 +215,9 @@ def open_database(settings: MongodbSettings) -> Database:
     uri = settings.uri.get_secret_value()
     if not uri.startswith(("mongodb://", "mongodb+srv://")):
         raise SettingsInvalid("REWARDPOINTS_MONGODB_URI: must begin with mongodb:// or mongodb+srv://")
+    unchecked = _UNCHECKED_TLS.search(uri)
+    if unchecked is not None:
+        raise SettingsInvalid(f"REWARDPOINTS_MONGODB_URI: {unchecked[1]} is not accepted: name the CA in tlsCAFile")
     try:
         client = _client(
             settings.driver,
@@ -213,6 +250,7 @@ def _client(driver: MongodbDriver, uri: str, **options: Any) -> Any:
 
 def _client_class(driver: MongodbDriver) -> Any:
     if driver is MongodbDriver.PYMONGO:
+        survive_cancellation()
         return AsyncMongoClient
     try:
         return importlib.import_module("motor.motor_asyncio").AsyncIOMotorClient

@@ -13,6 +13,7 @@ from pymongo.errors import CollectionInvalid, OperationFailure
 from rewardpoints.ledger.driver import Database, driver_errors
 
 _NAMESPACE_EXISTS: Final = 48
+REPLAYS_KEPT_DAYS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,16 @@ INDEXES: Final = (
     Index("tombstones", ("erasedAt",), "the worker's look at what was erased since its last"),
     Index("redeemOptions", ("tenant", "createdAt"), "a tenant's options, oldest first"),
     Index("siteSettings", ("site", "version"), "all versions of a site"),
+    Index(
+        "replays",
+        ("updatedAt",),
+        "replays that moved last; the server removes those that have not moved for long",
+        {"expireAfterSeconds": REPLAYS_KEPT_DAYS * 86_400},
+    ),
+    Index("deadLetterActions", ("topic", "partition", "offset"), "what was done about a range of dead letters"),
 )
+
+COLLECTIONS: Final = frozenset({"guards", *(index.collection for index in INDEXES)})
 
 LOT_VALIDATOR: Final[Mapping[str, Any]] = {
     "$expr": {
@@ -66,7 +76,7 @@ async def ensure_indexes(database: Database) -> Sequence[str]:
     """
     with driver_errors(writing=True):
         existing = set(await database.raw.list_collection_names())
-        for name in sorted({index.collection for index in INDEXES} - existing):
+        for name in sorted(COLLECTIONS - existing):
             await _create_collection(database, name)
         await database.raw.command("collMod", "lots", validator=LOT_VALIDATOR)
         for index in INDEXES:

@@ -6,11 +6,14 @@ from typing import Self
 
 from rewardpoints.domain.ports import Clock
 from rewardpoints.ledger.accounts import Accounts
+from rewardpoints.ledger.dead_letter_actions import LetterActions
 from rewardpoints.ledger.driver import Database, Session, open_database
 from rewardpoints.ledger.indexes import ensure_indexes
 from rewardpoints.ledger.lots import LotBatches
 from rewardpoints.ledger.redeem_options import RedeemOptions
 from rewardpoints.ledger.redemptions import Redemptions
+from rewardpoints.ledger.replays import Replays
+from rewardpoints.ledger.restoring import Restoring
 from rewardpoints.ledger.settings_cache import SettingsCache
 from rewardpoints.ledger.site_settings import SiteSettingsStore
 from rewardpoints.ledger.spending import Spending
@@ -32,6 +35,9 @@ class Ledger:
     redeem_options: RedeemOptions
     site_settings: SiteSettingsStore
     settings_reader: SettingsCache
+    replays: Replays
+    letter_actions: LetterActions
+    restoring: Restoring
 
     @classmethod
     def open(
@@ -78,6 +84,9 @@ class Ledger:
             redeem_options=RedeemOptions(database),
             site_settings=settings_store,
             settings_reader=SettingsCache(settings_store, clock, cache_seconds=site_settings.cache_seconds),
+            replays=Replays(database),
+            letter_actions=LetterActions(database),
+            restoring=Restoring(database),
         )
 
     async def ping(self) -> None:
@@ -109,5 +118,5 @@ class Ledger:
         await run(self.database, look)
 
     async def close(self) -> None:
-        """Close all connections. Calls after it fail."""
+        """Close all connections, within a few seconds. Calls after it fail."""
         await self.database.close()

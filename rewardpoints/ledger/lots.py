@@ -58,6 +58,21 @@ class LotBatches:
         differing = await self._differing(lots, sorted(outcome.already_there)) if compare else []
         return AddedLots(sorted(outcome.added), sorted(outcome.already_there), differing, outcome.rejected)
 
+    async def find_all(self, lot_ids: Sequence[str]) -> Mapping[str, Lot]:
+        """Those of the lots that exist, by id; one query for every hundred.
+
+        Raises:
+            LedgerUnavailable
+        """
+        found: dict[str, Lot] = {}
+        for start in range(0, len(lot_ids), IDS_PER_READ):
+            with driver_errors():
+                documents = await self._lots.find(
+                    {"_id": {"$in": list(lot_ids[start : start + IDS_PER_READ])}}
+                ).to_list(None)
+            found.update((document["_id"], lot_from(document)) for document in documents)
+        return found
+
     async def delete_erased(self, lots: Sequence[Lot], tombstones: Sequence[Tombstone]) -> int:
         """Delete those of ``lots`` earned at or before their account's tombstone; returns how many there were.
 
@@ -71,14 +86,16 @@ class LotBatches:
         if not erased:
             return 0
         stored = [lot for lot in await self._stored(erased) if lot["createdAt"] <= erased_at[lot["account"]]]
-        whole = [lot for lot in stored if lot["remaining"] == lot["points"]]
-        drawn = {lot["account"] for lot in stored if lot["remaining"] != lot["points"]}
+        whole = [lot for lot in stored if not _is_drawn(lot)]
+        drawn = {lot["account"] for lot in stored if _is_drawn(lot)}
         if whole:
             conditions = [{name: lot[name] for name in ("_id", "account", "remaining")} for lot in whole]
             with driver_errors(writing=True):
                 result = await self._lots.bulk_write([DeleteOne(one) for one in conditions], ordered=False)
-            if result.deleted_count < len(whole):  # drawn on, or erased, since the look
-                drawn |= {lot["account"] for lot in whole}
+            if result.deleted_count < len(whole):
+                # Drawn on since the look, or gone before: erased, or deleted by a try whose answer was lost. Of an
+                # account that is done with nothing may be erased again: it may be in use since.
+                drawn |= {lot["account"] for lot in await self._stored(erased) if _is_drawn(lot)}
         for account in sorted(drawn):
             logger.warning("erased_again", reason="a lot of before the erasure was drawn on")
             await self._accounts.erase(account)
@@ -113,18 +130,17 @@ class LotBatches:
             outcome.added.extend(positions)
 
     async def _differing(self, lots: Sequence[Lot], duplicates: Sequence[int]) -> list[int]:
-        stored: dict[str, Lot] = {}
-        for start in range(0, len(duplicates), IDS_PER_READ):
-            ids = [lots[position].id for position in duplicates[start : start + IDS_PER_READ]]
-            with driver_errors():
-                documents = await self._lots.find({"_id": {"$in": ids}}).to_list(None)
-            stored.update((document["_id"], lot_from(document)) for document in documents)
+        stored = await self.find_all([lots[position].id for position in duplicates])
         # One that has gone meanwhile was erased: there is nothing to differ from
         return [
             position
             for position in duplicates
             if lots[position].id in stored and not lots[position].same_grant(stored[lots[position].id])
         ]
+
+
+def _is_drawn(lot: Document) -> bool:
+    return bool(lot["remaining"] != lot["points"])
 
 
 def _sort_out(details: Mapping[str, Any], positions: Sequence[int], outcome: _Outcome) -> None:

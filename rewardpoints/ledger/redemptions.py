@@ -29,9 +29,9 @@ class Redemptions:
         self._redemptions: Collection = database.redemptions
         self._spending = spending
 
-    async def redeem(self, intent: RedemptionIntent) -> Redemption:
+    async def redeem(self, intent: RedemptionIntent, *, within_seconds: float | None = None) -> Redemption:
         """See ``Spending.redeem``."""
-        return await self._spending.redeem(intent)
+        return await self._spending.redeem(intent, within_seconds=within_seconds)
 
     async def find(self, redemption_id: str) -> Redemption | None:
         """The redemption of this id, read at majority.

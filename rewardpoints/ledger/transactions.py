@@ -48,12 +48,21 @@ def deadline_in(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def attempt(database: Database, body: Callable[[Session], Awaitable[Result]], *, deadline: float) -> Result:
+async def attempt(
+    database: Database,
+    body: Callable[[Session], Awaitable[Result]],
+    *,
+    deadline: float,
+    commit_grace_seconds: float = 0,
+) -> Result:
     """Run ``body`` in one transaction and commit it; ``body``'s own exceptions roll it back and pass.
+
+    ``body`` has until ``deadline``, the commit ``commit_grace_seconds`` longer: one that is sent at the last moment
+    would otherwise be given up before any server could answer.
 
     Raises:
         AttemptFailed: conflict, lost connection or time over before the commit; nothing was changed.
-        CommitUnknown: nobody could say by the deadline whether it was committed.
+        CommitUnknown: nobody could say in time whether it was committed.
     """
     left = seconds_left(deadline)
     if left <= 0:
@@ -62,7 +71,7 @@ async def attempt(database: Database, body: Callable[[Session], Awaitable[Result
         async with database.transaction() as session:
             with pymongo.timeout(left):
                 result = await body(session)
-            await _commit(session, deadline)
+            await _commit(session, deadline + commit_grace_seconds)
             return result
     except PyMongoError as error:
         failed = _failed(error)

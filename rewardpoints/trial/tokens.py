@@ -9,7 +9,13 @@ from typing import Final
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from rewardpoints.domain.errors import RewardPointsError
 
@@ -34,6 +40,7 @@ class TrialTokens:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._key: RSAPrivateKey | None = None
 
     @property
     def jwks_file(self) -> Path:
@@ -67,9 +74,7 @@ class TrialTokens:
         Raises:
             NoTrialKey: ``ensure_key`` was never called for the folder.
         """
-        private_file = self._folder / _PRIVATE_FILE
-        if not private_file.exists():
-            raise NoTrialKey(f"no trial environment in {self._folder.parent}: start `rewardpoints dev` first")
+        key = self._private_key()
         issued = now or datetime.now(UTC)
         claims = {
             "tenant": tenant,
@@ -80,4 +85,16 @@ class TrialTokens:
         }
         if customer_id is not None:
             claims["customer_id"] = customer_id
-        return jwt.encode(claims, private_file.read_text(), algorithm=ALGORITHM, headers={"kid": KEY_ID})
+        return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": KEY_ID})
+
+    def _private_key(self) -> RSAPrivateKey:
+        """Read once: OpenSSL checks an RSA key at length when it is loaded, which takes longer than many signatures."""
+        if self._key is None:
+            private_file = self._folder / _PRIVATE_FILE
+            if not private_file.exists():
+                raise NoTrialKey(f"no trial environment in {self._folder.parent}: start `rewardpoints dev` first")
+            key = load_pem_private_key(private_file.read_bytes(), password=None)
+            if not isinstance(key, RSAPrivateKey):
+                raise NoTrialKey(f"{private_file} holds no RSA key")
+            self._key = key
+        return self._key

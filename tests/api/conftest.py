@@ -2,55 +2,17 @@
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack
 
 import httpx
-import pymongo
 import pytest
-from pydantic import SecretStr
-from pymongo import MongoClient
 
-from rewardpoints.api.ports import Ports
-from rewardpoints.ledger.ledger import Ledger
-from rewardpoints.settings import MongodbSettings, ServiceSettings, SiteSettingsSettings
-from rewardpoints.telemetry import Metrics
-from tests.api.fakes import RecordedCouponRequests, TestClock
-from tests.api.harness import Api, Signer, TestServer, build_app, fake_server, serving
+from tests.api.harness import Api, Signer, TestServer, build_app, fake_server, ledger_server, serving
 
 
 @pytest.fixture(scope="session")
 def signer() -> Signer:
     return Signer("RS256", "key-1")
-
-
-@asynccontextmanager
-async def _ledger_server(mongodb_uri: str, signer: Signer) -> AsyncIterator[TestServer]:
-    database = f"test_{secrets.token_hex(8)}"
-    clock = TestClock()
-    ledger = Ledger.open(
-        MongodbSettings(uri=SecretStr(mongodb_uri), database=database),
-        ServiceSettings(),
-        SiteSettingsSettings(cache_seconds=0),
-        clock,
-        Metrics(),
-    )
-    await ledger.ensure_indexes()
-    requests = RecordedCouponRequests()
-    ports = Ports(
-        accounts=ledger.accounts,
-        redemptions=ledger.redemptions,
-        redeem_options=ledger.redeem_options,
-        settings_store=ledger.site_settings,
-        settings_reader=ledger.settings_reader,
-        coupon_requests=requests,
-    )
-    try:
-        yield TestServer(ports=ports, clock=clock, signer=signer, coupon_requests=requests)
-    finally:
-        await ledger.close()
-        with pymongo.timeout(10), MongoClient[dict[str, Any]](mongodb_uri) as client:
-            client.drop_database(database)
 
 
 @pytest.fixture(scope="session", params=["fakes", "ledger"])
@@ -69,7 +31,7 @@ async def shared_server(ledger_uri: str | None, signer: Signer) -> AsyncIterator
         if ledger_uri is None:
             server = fake_server(signer)
         else:
-            server = await stack.enter_async_context(_ledger_server(ledger_uri, signer))
+            server = await stack.enter_async_context(ledger_server(ledger_uri, signer))
         yield await stack.enter_async_context(serving(server, build_app(server)))
 
 

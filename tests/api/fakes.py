@@ -79,7 +79,8 @@ class FakeRedemptions:
         self._accounts = accounts
         self._clock = clock
 
-    async def redeem(self, intent: RedemptionIntent) -> Redemption:
+    async def redeem(self, intent: RedemptionIntent, *, within_seconds: float | None = None) -> Redemption:
+        del within_seconds  # it answers at once
         stored = self._accounts.redemptions.get(intent.id)
         if stored is not None:
             if stored.fingerprint != intent.fingerprint:

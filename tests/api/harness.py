@@ -12,8 +12,11 @@ from typing import Any
 
 import httpx
 import jwt
+import pymongo
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fastapi import FastAPI
+from pydantic import SecretStr
+from pymongo import MongoClient
 
 from rewardpoints.api.access import MANAGE_SCOPE, SITE_SCOPE, VIEW_SCOPE
 from rewardpoints.api.application import create_app
@@ -24,7 +27,8 @@ from rewardpoints.api.server import HttpServer
 from rewardpoints.api.tokens import TokenVerifier
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.ports import Clock
-from rewardpoints.settings import HttpSettings, SiteSettingsSettings, TokenSettings
+from rewardpoints.ledger.ledger import Ledger
+from rewardpoints.settings import HttpSettings, MongodbSettings, ServiceSettings, SiteSettingsSettings, TokenSettings
 from rewardpoints.telemetry import Metrics
 from tests.api.fakes import (
     FakeAccounts,
@@ -187,6 +191,36 @@ def fake_server(signer: Signer) -> TestServer:
     """A server over the fakes, not running yet."""
     clock, requests = TestClock(), RecordedCouponRequests()
     return TestServer(ports=fake_ports(clock, requests), clock=clock, signer=signer, coupon_requests=requests)
+
+
+@asynccontextmanager
+async def ledger_server(mongodb_uri: str, signer: Signer, *, database: str | None = None) -> AsyncIterator[TestServer]:
+    """A server over the ledger, not running yet; its database goes with it."""
+    database = database or f"test_{secrets.token_hex(8)}"
+    clock = TestClock()
+    ledger = Ledger.open(
+        MongodbSettings(uri=SecretStr(mongodb_uri), database=database),
+        ServiceSettings(),
+        SiteSettingsSettings(cache_seconds=0),
+        clock,
+        Metrics(),
+    )
+    await ledger.ensure_indexes()
+    requests = RecordedCouponRequests()
+    ports = Ports(
+        accounts=ledger.accounts,
+        redemptions=ledger.redemptions,
+        redeem_options=ledger.redeem_options,
+        settings_store=ledger.site_settings,
+        settings_reader=ledger.settings_reader,
+        coupon_requests=requests,
+    )
+    try:
+        yield TestServer(ports=ports, clock=clock, signer=signer, coupon_requests=requests)
+    finally:
+        await ledger.close()
+        with pymongo.timeout(10), MongoClient[dict[str, Any]](mongodb_uri) as client:
+            client.drop_database(database)
 
 
 @dataclass

@@ -2,19 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from rewardpoints.api.connection import MAX_HEADER_BYTES
 from rewardpoints.api.server import HttpServer
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LONG_BYTES = 16 * 1024 * 1024
 CHUNKED = REQUEST + b"Transfer-Encoding: chunked\r\n\r\n"
 PATIENCE_SECONDS = 10
 
@@ -32,21 +34,47 @@ async def never(_request: Request) -> Response:
     return Response("never")
 
 
+endless_ended = asyncio.Event()
+
+
+async def endless(_request: Request) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                await asyncio.sleep(0)
+                yield b"x" * 65_536
+        finally:
+            endless_ended.set()
+
+    return StreamingResponse(chunks())
+
+
+async def long(_request: Request) -> Response:
+    return Response(b"x" * LONG_BYTES)
+
+
 APP = Starlette(
     routes=[
         Route("/", length_of_body, methods=["POST"]),
         Route("/early", early, methods=["POST"]),
         Route("/never", never, methods=["POST"]),
+        Route("/endless", endless, methods=["POST"]),
+        Route("/long", long, methods=["POST"]),
     ]
 )
 
 
 @pytest.fixture(scope="module")
-async def port() -> AsyncIterator[int]:
+async def server() -> AsyncIterator[HttpServer]:
     server = HttpServer(APP, host="127.0.0.1", port=0, drain_seconds=1)
     await server.start()
-    yield int(server.url.rpartition(":")[2])
+    yield server
     await server.stop()
+
+
+@pytest.fixture
+def port(server: HttpServer) -> int:
+    return int(server.url.rpartition(":")[2])
 
 
 @asynccontextmanager
@@ -180,3 +208,69 @@ async def test_the_time_of_the_answer_is_not_the_requests(port: int, monkeypatch
         writer.write(REQUEST.replace(b"POST /", b"POST /never") + b"Content-Length: 0\r\n\r\n")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(1), 0.3)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - connections have no event to wait for; the caller bounds the time
+        await asyncio.sleep(0.01)
+
+
+async def deaf(port: int, *requests: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has asked and reads nothing, with little room of its own for what comes."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=1024)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # every stream's transport can read
+    writer.write(b"".join(requests))
+    await writer.drain()
+    return reader, writer
+
+
+def asking(path: bytes, *, close: bool = False) -> bytes:
+    headers = b"Content-Length: 0\r\n" + (b"Connection: close\r\n" if close else b"")
+    return REQUEST.replace(b"POST /", b"POST " + path) + headers + b"\r\n"
+
+
+async def test_an_answer_nobody_reads_ends(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardpoints.api.connection.ACCEPT_SECONDS", 0.3)
+    endless_ended.clear()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        _, writer = await deaf(port, asking(b"/endless"))
+        await endless_ended.wait()  # what is behind the answer is let go
+        writer.close()
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_the_rest_of_an_answer_nobody_reads_is_dropped(
+    server: HttpServer, port: int, monkeypatch: pytest.MonkeyPatch, *, close: bool
+) -> None:
+    monkeypatch.setattr("rewardpoints.api.connection.ACCEPT_SECONDS", 0.3)
+    received = 0
+    connections = server._server.server_state.connections
+    others = set(connections)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await deaf(port, asking(b"/long", close=close))
+        await until(lambda: bool(connections - others))
+        await until(lambda: not connections - others)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        try:
+            while chunk := await reader.read(65_536):
+                received += len(chunk)
+        except ConnectionError:
+            pass
+        writer.close()
+    assert 0 < received < LONG_BYTES
+
+
+async def test_a_slow_reader_is_served(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardpoints.api.connection.ACCEPT_SECONDS", 0.5)
+    received = 0
+    async with asyncio.timeout(3 * PATIENCE_SECONDS):
+        reader, writer = await deaf(port, asking(b"/long", close=True))
+        writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        while chunk := await reader.read(1_048_576):
+            received += len(chunk)
+        writer.close()
+    assert received > LONG_BYTES

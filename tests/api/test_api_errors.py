@@ -150,7 +150,7 @@ async def test_no_answer_in_time(fake_api: Api, monkeypatch: pytest.MonkeyPatch)
     await fake_api.give("c1", 100)
     option = await fake_api.new_option()
 
-    async def hangs(*_arguments: Any) -> Any:
+    async def hangs(*_arguments: Any, **_options: Any) -> Any:
         await asyncio.Event().wait()
 
     fake_api.server.faults.plant("redemptions.redeem", hangs)

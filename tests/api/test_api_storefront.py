@@ -1,8 +1,11 @@
+import asyncio
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from rewardpoints.api.deadline import ANSWER_SECONDS
 from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
 from tests.api.harness import Api
 
@@ -221,6 +224,28 @@ async def test_conflicts_until_the_time_was_over(api: Api) -> None:
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
     assert answer.json()["status"] == 503
+
+
+async def test_the_ledger_is_told_how_much_of_the_answers_time_is_left(fake_api: Api) -> None:
+    """A redemption that had to wait before it began is given up by the ledger, which knows that nothing changed."""
+    option = await fake_api.new_option()
+    given: list[float] = []
+
+    async def slow(*asked: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await fake_api.server.ports.redeem_options.find(*asked)
+
+    async def busy(*_: Any, within_seconds: float) -> None:
+        given.append(within_seconds)
+        raise LedgerBusy("others are in the way")
+
+    fake_api.server.faults.plant("redeem_options.find", slow)
+    fake_api.server.faults.plant("redemptions.redeem", busy)
+    answer = await fake_api.as_customer("c1", "POST", "/redeem", json={"id": option["id"]})
+
+    assert answer.status_code == 503
+    assert given
+    assert given[0] < ANSWER_SECONDS - 0.5
 
 
 async def test_an_unknown_outcome_says_how_to_find_out(api: Api) -> None:

@@ -181,7 +181,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def broken(ledger: Ledger, tenant: str | None = None) -> list[str]:
     """The invariants that do not hold."""
-    return [problem async for problem in violations(ledger.database, now, tenant=tenant)]
+    return [str(violation) async for violation in violations(ledger.database, now, tenant=tenant)]
 
 
 async def contents(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:

@@ -205,7 +205,7 @@ async def test_tombstones_are_read_by_their_instant_oldest_first(ledger: Ledger)
 
 
 @pytest.mark.parametrize("operation", ["open", "add"])
-async def test_an_entry_from_before_the_erasure_is_withdrawn(ledger: Ledger, operation: str) -> None:
+async def test_an_entry_from_before_the_erasure_is_refused(ledger: Ledger, operation: str) -> None:
     lot = opening_lot(5) if operation == "open" else manual_lot("m1", 5)
     await ledger.accounts.erase(ACCOUNT)
     before = await contents(ledger)

@@ -82,8 +82,11 @@ async def test_conflicts_without_end_are_given_up_in_time(ledger: Ledger, anothe
     await ledger.lots.add_batch([order_lot("o1", 100)])
     before = await contents(ledger)
     async with another(redeem_timeout_seconds=0.5) as hasty, fail("update", how=CONFLICT):
-        with pytest.raises(LedgerBusy):
+        with pytest.raises(
+            (LedgerBusy, LedgerUnavailable)
+        ) as given_up:  # between two attempts, or on a slow machine in one
             await hasty.redemptions.redeem(an_intent(10))
+    assert not getattr(given_up.value, "outcome_unknown", False)
     assert await contents(ledger) == before
 
 

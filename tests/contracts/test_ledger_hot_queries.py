@@ -15,6 +15,7 @@ from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger import driver
 from rewardpoints.ledger.account_pages import AccountPages
+from rewardpoints.ledger.coupon_backlog import coupon_backlog
 from rewardpoints.ledger.documents import lot_document
 from rewardpoints.ledger.ledger import Ledger
 from tests.contracts.ledgers import an_intent, now, open_ledger, order_lot
@@ -37,6 +38,7 @@ HOT_QUERIES: dict[str, HotQuery] = {
     "find a redemption": lambda ledger: ledger.redemptions.find(an_intent(1, "key", account=ACCOUNT).id),
     "due requests": lambda ledger: ledger.redemptions.take_due(now(), lease_seconds=0.001, limit=5),
     "counts": lambda ledger: ledger.redemptions.counts(now(), unanswered_after_seconds=60),
+    "coupon backlog": lambda ledger: coupon_backlog(ledger.database, now(), overdue_after_seconds=60),
     "tombstones since a moment": lambda ledger: ledger.tombstones.since(now()),
     "duplicates of a batch": lambda ledger: ledger.lots.add_batch([order_lot("o1", account=ACCOUNT)]),
 }

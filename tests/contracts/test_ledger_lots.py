@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from rewardpoints.domain.earning import RULE
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import Tombstone
 from rewardpoints.ledger.ledger import Ledger
-from tests.contracts.ledgers import ACCOUNT, OTHER, an_intent, broken, contents, now, order_lot
+from tests.contracts.ledgers import ACCOUNT, OTHER, LedgerOpener, an_intent, broken, contents, now, order_lot
 
 
 async def stored_lots(ledger: Ledger) -> list[Lot]:
@@ -153,6 +154,30 @@ async def test_a_lot_that_was_drawn_on_before_it_could_be_deleted_takes_its_rede
     assert await ledger.accounts.balance(ACCOUNT, now()) is None
     assert await ledger.accounts.history(ACCOUNT) is None
     assert await broken(ledger) == []
+
+
+async def test_a_lot_that_another_deleted_first_has_nothing_erased_again(
+    ledger: Ledger, another: LedgerOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers hold the same batch; the customer came back meanwhile, and what is theirs now is not touched."""
+    await ledger.accounts.erase(ACCOUNT)
+    (tombstone,) = await ledger.tombstones.since(None)
+    before = order_lot("before", 10, created_at=tombstone.erased_at)
+    after = order_lot("after", 7, created_at=tombstone.erased_at + timedelta(milliseconds=1))
+    await ledger.lots.add_batch([before, after])
+    look = ledger.lots._stored
+    async with another() as second:
+
+        async def overtaken(lots: Sequence[Lot]) -> Any:
+            monkeypatch.undo()
+            found = await look(lots)
+            assert await second.lots.delete_erased([before], [tombstone]) == 1
+            return found
+
+        monkeypatch.setattr(ledger.lots, "_stored", overtaken)
+        await ledger.lots.delete_erased([before], [tombstone])
+    assert await ledger.accounts.balance(ACCOUNT, tombstone.erased_at) == 7
+    assert await ledger.tombstones.since(None) == [tombstone]
 
 
 async def test_nothing_is_deleted_without_a_tombstone(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import random
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,31 @@ async def test_a_redemption_in_the_way_for_too_long_changes_nothing(ledger: Ledg
     assert await broken(ledger) == []
 
 
+async def test_a_caller_with_less_time_is_told_in_time_that_nothing_changed(
+    ledger: Ledger, another: LedgerOpener
+) -> None:
+    """Its own patience must not end first: it could not tell a redemption that waits from a commit under way."""
+    lot = order_lot("o1", 100)
+    await ledger.lots.add_batch([lot])
+    before = await contents(ledger)
+    async with another() as second:
+        await asyncio.gather(*(second.accounts.balance(ACCOUNT, now()) for _ in range(3)))  # its connections are made
+        async with ledger.database.transaction() as session:
+            await ledger.database.lots.update_one({"_id": lot.id}, {"$set": {"siteCode": "held"}}, session=session)
+            results = await asyncio.gather(
+                *(second.redemptions.redeem(an_intent(10), within_seconds=1.4) for _ in range(3)),
+                second.redemptions.redeem(an_intent(10), within_seconds=-1),
+                return_exceptions=True,
+            )
+        assert all(
+            isinstance(result, LedgerBusy) or (isinstance(result, LedgerUnavailable) and not result.outcome_unknown)
+            for result in results
+        ), results
+        assert await contents(ledger) == before
+        await second.redemptions.redeem(an_intent(10), within_seconds=30)
+    assert await broken(ledger) == []
+
+
 async def test_orders_arriving_during_redemptions(ledger: Ledger, another: LedgerOpener) -> None:
     await ledger.lots.add_batch([order_lot("o", 10)])
     async with another() as worker:
@@ -104,6 +130,27 @@ async def test_orders_arriving_during_redemptions(ledger: Ledger, another: Ledge
     spent = sum(10 for result in results if isinstance(result, Redemption))
     assert not [result for result in results if isinstance(result, Exception) and not isinstance(result, TooFewPoints)]
     assert await ledger.accounts.balance(ACCOUNT, now()) == 110 - spent
+    assert await broken(ledger) == []
+
+
+@pytest.mark.parametrize("operation", ["open", "add"])
+async def test_an_entry_by_hand_that_an_erasure_overtakes_is_refused(
+    ledger: Ledger, another: LedgerOpener, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """It looked at the account before the erasure, and would come after it."""
+    lot = opening_lot(5) if operation == "open" else manual_lot("m1", 5)
+    guard = ledger.accounts._guard
+    async with another() as second:
+
+        async def overtaken(*arguments: Any) -> None:
+            monkeypatch.undo()
+            await second.accounts.erase(ACCOUNT)
+            await guard(*arguments)
+
+        monkeypatch.setattr(ledger.accounts, "_guard", overtaken)
+        with pytest.raises(LedgerUnavailable, match="erased"):
+            await getattr(ledger.accounts, operation)(lot)
+    assert await ledger.accounts.balance(ACCOUNT, now()) is None
     assert await broken(ledger) == []
 
 

@@ -26,7 +26,7 @@ from rewardpoints.trial.tokens import MANAGEMENT_SCOPES, TrialTokens
 
 TENANT = "shop"
 OTHER_TENANT = "rival"
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
 

@@ -28,8 +28,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 CHUNK = 50
-PACE_SECONDS = 0.1
 ORDER_IDS = {"$regex": "^o"}
+KILL_PAUSE_SECONDS = float(os.environ.get("REWARDPOINTS_TEST_BROKER_KILL_PAUSE_SECONDS", "0"))
+PACE_SECONDS = max(0.1, KILL_PAUSE_SECONDS / 60)  # a long run is read back as a whole too
 MOST_REDEMPTIONS = 900  # the request topic is read back to its newest thousand
 NO_STABLE_NAME = {"KAFKA_GROUP_INSTANCE_ID": "", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
 
@@ -60,7 +61,8 @@ async def test_a_broker_killed_under_load_loses_nothing_and_doubles_nothing(
 ) -> None:
     """Three brokers, three replicas, two in sync: the leader of a partition is killed -9 and comes back.
 
-    ``REWARDPOINTS_TEST_BROKER_KILLS`` says how often, by default once.
+    ``REWARDPOINTS_TEST_BROKER_KILLS`` says how often, by default once; a kill comes no sooner than
+    ``REWARDPOINTS_TEST_BROKER_KILL_PAUSE_SECONDS`` after the one before it (``make faults SCENARIO=broker-kills``).
     """
     names = {"mongodb_uri": mongodb_uri, "database": database_name, "prefix": topic_prefix, "folder": tmp_path}
     async with (
@@ -78,8 +80,9 @@ async def test_a_broker_killed_under_load_loses_nothing_and_doubles_nothing(
             redeeming = asyncio.create_task(redeem(client, stack, option, enough))
             await until(lambda: lots_of(stack, 1000), seconds=60, what="lots before the kill")
             for number in range(int(os.environ.get("REWARDPOINTS_TEST_BROKER_KILLS", "1"))):
-                recovery = await kill_a_leader(cluster, stack, f"after-{number}")
-                recoveries.append(recovery)
+                next_at = time.monotonic() + KILL_PAUSE_SECONDS
+                recoveries.append(await kill_a_leader(cluster, stack, f"after-{number}"))
+                await asyncio.sleep(max(next_at - time.monotonic(), 0))
             enough.set()
             orders, codes = await publishing, await redeeming
         record_testsuite_property("recovery_seconds", recoveries)

@@ -157,7 +157,7 @@ class FakeRedemptions:
         self.issued_at: dict[str, datetime] = {}
         self.counted: list[tuple[datetime, float]] = []
 
-    async def redeem(self, intent: RedemptionIntent) -> Redemption:
+    async def redeem(self, intent: RedemptionIntent, *, within_seconds: float | None = None) -> Redemption:
         raise NotImplementedError
 
     async def find(self, redemption_id: str) -> Redemption | None:

@@ -13,6 +13,8 @@ from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
 from rewardpoints.events.dead_letters import DeadLetters
+from rewardpoints.events.flood_guard import FloodGuard
+from rewardpoints.settings import ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.fakes import NOW, FakeProducer, FakeRedemptions, FakeSettings, redemption
 from tests.events.wire import FakeRecord, metric
@@ -30,10 +32,13 @@ class House:
             self.redemptions,
             FakeSettings(SiteSettings(validity_months=1)),
             dead_letters=letters,
+            flood_guard=FloodGuard(ServiceSettings()),
             metrics=self.metrics,
             clock=lambda: NOW,
         )
-        self.results = CouponResultConsumer(self.redemptions, dead_letters=letters, metrics=self.metrics)
+        self.results = CouponResultConsumer(
+            self.redemptions, dead_letters=letters, flood_guard=FloodGuard(ServiceSettings()), metrics=self.metrics
+        )
 
     @property
     def reasons(self) -> list[str]:

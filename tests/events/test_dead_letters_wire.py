@@ -5,15 +5,24 @@ from collections.abc import Sequence
 from functools import partial
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    NotEnoughReplicasError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 from rewardpoints.domain.errors import RecordRejected, RejectReason
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
-from rewardpoints.events.messages import Headers, Record
+from rewardpoints.events.flood_guard import FloodGuard
+from rewardpoints.events.messages import Headers, Message, Record
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.producer import EventProducer
-from rewardpoints.settings import KafkaSettings
+from rewardpoints.settings import KafkaSettings, ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read
 from tests.events.fakes import NOW, FakeLots, FakeProducer, FakeSettings, FakeTombstones
@@ -147,6 +156,7 @@ class Orders:
             FakeTombstones(),
             FakeSettings(),
             dead_letters=dead_letters,
+            flood_guard=FloodGuard(ServiceSettings()),
             metrics=metrics,
             clock=clock,
         )
@@ -205,6 +215,71 @@ async def test_a_failing_dead_letter_topic_stops_progress_until_it_works(
     assert len(producer.published) == 1
     assert await committed(kafka, group, topic) == {0: 2}
     assert metric(metrics.registry, "dead_letters_total", topic=topic, reason="malformed") == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        TopicAuthorizationFailedError("dead"),
+        UnknownTopicOrPartitionError("dead"),
+        MessageSizeTooLargeError("not even the stub"),
+        NotEnoughReplicasError("one broker is left"),
+        KafkaTimeoutError("no acknowledgement"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_refused_dead_letter_stops_progress_until_it_is_taken(
+    kafka: KafkaSettings, metrics: Metrics, reading: Read, refusal: KafkaError
+) -> None:
+    topic = kafka.topic_order_completed
+    producer = FakeProducer()
+    refused = 0
+
+    def refuses_the_second(message: Message) -> KafkaError | None:
+        nonlocal refused
+        if dict(message.headers)[dead.SOURCE_OFFSET] != b"1":
+            return None
+        refused += 1
+        return refusal
+
+    producer.refuses = refuses_the_second
+    orders = Orders(DeadLetters(producer, kafka.topic_dead_letter, metrics, clock), metrics)
+    await produce(kafka, topic, [b"{", b"{", order_bytes()], partition=0)
+    async with reading(orders) as at_work:
+        await until(lambda: refused >= 6)  # each try may be several, ever smaller
+        assert await committed(kafka, at_work.subscriber.group, topic) == {}
+        assert metric(metrics.registry, "dead_letters_total", topic=topic, reason="malformed") == 0
+        producer.refuses = lambda _: None
+        await until(lambda: metric(metrics.registry, "commits_total", topic=topic) == 1)
+        group = at_work.subscriber.group
+    assert at_work.fatal == []
+    assert orders.hold(1)
+    assert await committed(kafka, group, topic) == {0: 3}
+    assert {dict(message.headers)[dead.SOURCE_OFFSET] for message in producer.published} == {b"0", b"1"}
+    assert metric(metrics.registry, "dead_letters_total", topic=topic, reason="malformed") == 2
+
+
+async def test_a_dead_letter_topic_the_broker_does_not_allow_stops_progress_and_a_restart_with_another_one_goes_on(
+    kafka: KafkaSettings, metrics: Metrics, reading: Read
+) -> None:
+    topic = kafka.topic_order_completed
+    await produce(kafka, topic, [b"{", order_bytes()], partition=0)
+    impatient = EventProducer(kafka, ack_timeout_seconds=1)
+    orders = Orders(DeadLetters(impatient, "no/topic?", metrics, clock), metrics)
+    async with reading(orders) as at_work:
+        await until(lambda: metric(metrics.registry, "batch_retries_total", topic=topic) >= 2)
+        group = at_work.subscriber.group
+    await impatient.stop()
+    assert at_work.fatal == []
+    assert await committed(kafka, group, topic) == {}
+    producer = EventProducer(kafka, ack_timeout_seconds=5)
+    mended = Orders(DeadLetters(producer, kafka.topic_dead_letter, metrics, clock), metrics)
+    async with reading(mended):
+        (letter,) = await read(kafka, kafka.topic_dead_letter, 1)
+        await until(lambda: metric(metrics.registry, "commits_total", topic=topic) == 1)
+    await producer.stop()
+    assert letter.value == b"{"
+    assert await committed(kafka, group, topic) == {0: 2}
 
 
 async def test_the_producer_waits_for_no_cluster_that_is_not_there() -> None:

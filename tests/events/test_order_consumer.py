@@ -11,8 +11,10 @@ from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.site_settings import OrderValueBase, SiteSettings
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters
+from rewardpoints.events.flood_guard import FloodGuard
 from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
+from rewardpoints.settings import ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.fakes import NOW, FakeLots, FakeProducer, FakeSettings, FakeTombstones
 from tests.events.wire import FakeRecord, metric, order_bytes
@@ -21,7 +23,7 @@ from tests.events.wire import FakeRecord, metric, order_bytes
 class House:
     """An order consumer with everything around it."""
 
-    def __init__(self, settings: SiteSettings | None = None) -> None:
+    def __init__(self, settings: SiteSettings | None = None, service: ServiceSettings | None = None) -> None:
         self.lots = FakeLots()
         self.tombstones = FakeTombstones()
         self.settings = FakeSettings(settings)
@@ -32,6 +34,7 @@ class House:
             self.tombstones,
             self.settings,
             dead_letters=DeadLetters(self.producer, "dead", self.metrics, lambda: NOW),
+            flood_guard=FloodGuard(service or ServiceSettings()),
             metrics=self.metrics,
             clock=lambda: NOW,
         )

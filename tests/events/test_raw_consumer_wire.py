@@ -1,6 +1,7 @@
 """The consumer beneath the subscribers: failed reads, the cost of idling, and starting without Kafka."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -80,6 +81,30 @@ async def test_a_consumer_whose_background_task_died_ends_the_process(
         fetcher._fetch_task.cancel()
         await until(lambda: at_work.fatal)
     assert isinstance(at_work.fatal[0], ConsumerBroken)
+
+
+@pytest.mark.parametrize("left_to_finish", ["_coordination_task", "_heartbeat_task"])
+async def test_a_stop_does_not_wait_for_a_rebalance_that_does_not_end(
+    kafka: KafkaSettings, reading: Read, monkeypatch: pytest.MonkeyPatch, left_to_finish: str
+) -> None:
+    monkeypatch.setattr("rewardpoints.events.raw_consumer.LEAVE_TIMEOUT_SECONDS", 0.3)
+    never = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not never.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await never.wait()
+
+    task = asyncio.create_task(stubborn())
+    async with reading(Collector()) as at_work:
+        await until(lambda: at_work.process.reading)
+        coordinator = _consumer(at_work.subscriber)._coordinator
+        getattr(coordinator, left_to_finish).cancel()
+        monkeypatch.setattr(coordinator, left_to_finish, task)
+        async with asyncio.timeout(20):
+            await at_work.process.stop()
+    never.set()
+    await task
 
 
 def _all_hold(collectors: Sequence[Collector], count: int) -> bool:

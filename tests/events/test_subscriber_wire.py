@@ -137,20 +137,43 @@ async def test_a_ledger_outage_is_waited_for_in_place(kafka: KafkaSettings, read
     assert metric(metrics.registry, "batch_retries_total", topic=topic) >= 2
 
 
-async def test_an_outage_that_outlasts_the_membership_is_survived(
+async def test_an_outage_costs_no_membership_however_long_it_is(
+    kafka: KafkaSettings, reading: Read, metrics: Metrics
+) -> None:
+    """Where every worker waits for the ledger, handing partitions from one to the next would help nobody."""
+    topic = kafka.topic_order_completed
+    await produce(kafka, topic, [b"1"], partition=0)
+    handler = Handler()
+    handler.down = True
+    short = kafka.model_copy(update={"max_poll_interval_ms": 500, "session_timeout_ms": 6000})
+    async with reading(handler, settings=short, retry_max_seconds=60) as at_work:
+        await until(lambda: handler.tries)
+        coordinator: Any = at_work.subscriber._consumer._coordinator
+        member, since = (coordinator.member_id, coordinator.generation), time.monotonic()
+        await until(lambda: time.monotonic() > since + 3)  # a heartbeat a second shows aiokafka how long it has been
+        assert (coordinator.member_id, coordinator.generation) == member
+        handler.down = False
+        await until(lambda: _commits(metrics, topic) == 1)
+        group = at_work.subscriber.group
+    assert handler.values == [b"1"]
+    assert metric(metrics.registry, "commits_failed_total", topic=topic) == 0
+    assert await committed(kafka, group, topic) == {0: 1}
+
+
+async def test_a_single_try_that_outlasts_the_membership_is_survived(
     kafka: KafkaSettings, reading: Read, metrics: Metrics
 ) -> None:
     """After ``max_poll_interval_ms`` aiokafka leaves the group and joins again at the next poll."""
     topic = kafka.topic_order_completed
     await produce(kafka, topic, [b"1"], partition=0)
     handler = Handler()
-    handler.down = True
+    handler.gate.clear()
     short = kafka.model_copy(update={"max_poll_interval_ms": 500, "session_timeout_ms": 6000})
     async with reading(handler, settings=short) as at_work:
         await until(lambda: handler.tries)
         subscriber: Any = at_work.subscriber._subscriber
         await until(lambda: subscriber.consumer._coordinator.generation < 0)  # a member no more
-        handler.down = False
+        handler.gate.set()
         await until(lambda: handler.values)
         await produce(kafka, topic, [b"2"], partition=0)
         await until(lambda: b"2" in handler.values and _commits(metrics, topic) >= 1)

@@ -31,8 +31,20 @@ def found(plant: Plant, *, erased_at: Any = None) -> list[str]:
     lot, redemption, returned = sound()
     plant(lot, redemption, returned)
     lots = [one for one in (lot, returned) if one]
-    entries = Entries(ACCOUNT, lots, [redemption] if redemption else [])
-    return list(account_violations(entries, erased_at, now()))
+    account = lots[0]["account"] if lots else ACCOUNT
+    entries = Entries(account, lots, [redemption] if redemption else [])
+    return [str(violation) for violation in account_violations(entries, erased_at, now())]
+
+
+def unanswered(redemption: dict[str, Any], returned: dict[str, Any]) -> None:
+    redemption.update(state="requested")
+    del redemption["chargedBackAt"]
+    returned.clear()
+
+
+def spelt_otherwise(*documents: dict[str, Any]) -> None:
+    for document in documents:
+        document["account"] = "sh%6fp/c1"
 
 
 def test_a_sound_account_has_no_violation() -> None:
@@ -62,8 +74,20 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     "a field missing": (lambda lot, *_: lot.pop("kind"), "cannot be read"),
     "an unknown state": (lambda _, one, __: one.update(state="lost"), "cannot be read"),
     "drawn after it expired": (
+        lambda lot, *_: lot.update(validUntil=AT - timedelta(minutes=1)),
+        "which had expired",
+    ),
+    "a draw that took nothing": (
         lambda lot, *_: lot.update(remaining=100),
         "the balance is 130, but the history gives 100",
+    ),
+    "a request nobody published": (
+        lambda _, one, back: unanswered(one, back),
+        "was never published and is not due",
+    ),
+    "a key spelt otherwise": (
+        spelt_otherwise,
+        "is not spelt as this service spells it",
     ),
 }
 

@@ -22,6 +22,9 @@ def _holds(value: Any, wanted: Any) -> bool:
         if operator == "$in":
             if value not in operand:
                 return False
+        elif operator == "$ne":
+            if value == operand:
+                return False
         elif operator in _COMPARISONS:
             # Only values of one kind compare; a missing field matches no range
             if value is _MISSING or value is None or not _COMPARISONS[operator](value, operand):
@@ -40,6 +43,8 @@ def updated(document: Mapping[str, Any], update: Mapping[str, Any], now: datetim
         elif operator == "$unset":
             for field in fields:
                 changed.pop(field, None)
+        elif operator == "$inc":
+            changed.update({field: changed.get(field, 0) + by for field, by in fields.items()})
         elif operator == "$currentDate":
             changed.update(dict.fromkeys(fields, now))
         else:
@@ -58,9 +63,11 @@ def projected(document: Mapping[str, Any], projection: Mapping[str, int] | None)
 
 
 def ordered(documents: Iterable[Document], order: Iterable[tuple[str, int]]) -> list[Document]:
-    """The documents in ascending order of the fields."""
-    fields = [field for field, _ in order]
-    return sorted(documents, key=lambda document: tuple(document[field] for field in fields))
+    """The documents in the order of the fields, each ascending (1) or descending (-1)."""
+    found = list(documents)
+    for field, direction in reversed(list(order)):  # sorting is stable: the first field decides last
+        found.sort(key=lambda document: document[field], reverse=direction < 0)
+    return found
 
 
 def evaluated(expression: Any, document: Mapping[str, Any]) -> Any:

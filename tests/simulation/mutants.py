@@ -22,6 +22,7 @@ from rewardpoints.events.relay import CouponRequestPublisher
 from rewardpoints.ledger import redemptions, spending
 from rewardpoints.ledger.accounts import Accounts
 from rewardpoints.ledger.documents import lot_document
+from rewardpoints.ledger.driver import driver_errors
 from rewardpoints.ledger.redemptions import Redemptions
 from rewardpoints.ledger.spending import Spending
 from tests.simulation.client import SimulatedCollection
@@ -117,8 +118,10 @@ def erase_without_second_look(patch: pytest.MonkeyPatch) -> None:
 
     async def erase(self: Accounts, account: Account) -> None:
         await self._tombstones.write(account)
-        await self._delete_all(self._database.lots, account)
-        await self._delete_all(self._database.redemptions, account)
+        with driver_errors(writing=True):
+            await self._guard(account)
+            await self._delete_all(self._database.lots, account)
+            await self._delete_all(self._database.redemptions, account)
 
     patch.setattr(Accounts, "erase", erase)
 
@@ -128,10 +131,11 @@ def one_tombstone_for_a_long_erasure(patch: pytest.MonkeyPatch) -> None:
 
     async def erase(self: Accounts, account: Account) -> None:
         await self._tombstones.write(account)
-        while await self._delete_all(self._database.redemptions, account) or await self._delete_all(
-            self._database.lots, account
-        ):
-            pass
+        with driver_errors(writing=True):
+            await self._guard(account)
+            while await self._exists(account):
+                await self._delete_all(self._database.redemptions, account)
+                await self._delete_all(self._database.lots, account)
 
     patch.setattr(Accounts, "erase", erase)
 

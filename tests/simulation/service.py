@@ -18,6 +18,7 @@ from rewardpoints.domain.ports import Clock
 from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
 from rewardpoints.events.dead_letters import DeadLetters
+from rewardpoints.events.flood_guard import FloodGuard
 from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.raw_subscriber import Handler, RawSubscriber
@@ -125,6 +126,7 @@ def start(world: Surroundings, name: str, *, worker: bool) -> Service:
             TombstoneCache(ledger.tombstones),
             ledger.settings_reader,
             dead_letters=dead_letters,
+            flood_guard=FloodGuard(SERVICE),
             metrics=metrics,
             clock=world.now,
         )
@@ -142,9 +144,16 @@ def start(world: Surroundings, name: str, *, worker: bool) -> Service:
         run(relay.run(stopping)).add_done_callback(lambda task: _ended(world, name, task))
     else:
         chargebacks = ChargebackConsumer(
-            ledger.redemptions, ledger.settings_reader, dead_letters=dead_letters, metrics=metrics, clock=world.now
+            ledger.redemptions,
+            ledger.settings_reader,
+            dead_letters=dead_letters,
+            flood_guard=FloodGuard(SERVICE),
+            metrics=metrics,
+            clock=world.now,
         )
-        results = CouponResultConsumer(ledger.redemptions, dead_letters=dead_letters, metrics=metrics)
+        results = CouponResultConsumer(
+            ledger.redemptions, dead_letters=dead_letters, flood_guard=FloodGuard(SERVICE), metrics=metrics
+        )
         subscribe(CHARGEBACKS, chargebacks.handle, one_by_one=True)
         subscribe(RESULTS, results.handle, one_by_one=True)
         ports = Ports(

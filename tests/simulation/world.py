@@ -27,6 +27,7 @@ from rewardpoints.domain.errors import (
     TooFewPoints,
 )
 from rewardpoints.domain.instants import to_milliseconds
+from rewardpoints.domain.invariants import Violation
 from rewardpoints.domain.manual_entries import ManualGrant, manual_lot
 from rewardpoints.domain.redeem_options import RedeemOption
 from rewardpoints.domain.redemptions import redemption_id
@@ -435,9 +436,9 @@ class World:
         for account in sorted(accounts):
             if not self.server.find("tombstones", {"_id": account}):
                 for problem in self._violations(Account(account)):
-                    self.failed(f"{account}: {problem}")
+                    self.failed(str(problem))
 
-    def _violations(self, account: Account) -> Iterator[str]:
+    def _violations(self, account: Account) -> Iterator[Violation]:
         entries = Entries(
             account,
             self.server.find("lots", {"account": account}),
@@ -468,8 +469,8 @@ class World:
         return not due and not busy and not lag and all(actor.done() for actor in self.actors)
 
     async def _compare(self) -> None:
-        for problem in [problem async for problem in violations(self.ledger.database, self.now)]:
-            self.failed(problem)
+        for violation in [violation async for violation in violations(self.ledger.database, self.now)]:
+            self.failed(str(violation))
         lots = [lot_from(document) for document in self.server.documents("lots")]
         redemptions = [redemption_from(document) for document in self.server.documents("redemptions")]
         erased = {Account(document["_id"]): document["erasedAt"] for document in self.server.documents("tombstones")}
