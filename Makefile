@@ -18,7 +18,7 @@ ARGS ?=
 
 APACHE_KAFKA_TESTS := tests/events \
   tests/e2e/test_orders.py tests/e2e/test_redemptions.py tests/e2e/test_apache_kafka.py tests/e2e/test_lag_command.py \
-  tests/e2e/test_secure_kafka.py
+  tests/e2e/test_secure_kafka.py tests/faults/test_kills.py
 FAULTS := worker-kills mongodb-kills bad-records soak broker-kills
 RESULTS := docs/reliability
 VENV := .venv
@@ -58,7 +58,7 @@ simulation: $(DEV_STAMP) ## run SEEDS=10000 simulated runs with faults, or repla
 faults: $(DEV_STAMP) ## kill real processes for long: SCENARIO=soak, worker-kills, mongodb-kills, bad-records, broker-kills
 	@for scenario in $(or $(SCENARIO),$(FAULTS)); do \
 	  case $$scenario in \
-	    soak) $(BIN)/python -m tests.faults soak --results $(RESULTS) $(ARGS);; \
+	    soak) REWARDPOINTS_TEST_KAFKA=apache $(BIN)/python -m tests.faults soak --results $(RESULTS) $(ARGS);; \
 	    broker-kills) REWARDPOINTS_TEST_BROKER_KILLS=10 REWARDPOINTS_TEST_BROKER_KILL_PAUSE_SECONDS=60 \
 	      REWARDPOINTS_TEST_KAFKA=apache $(BIN)/python -m pytest -rs tests/e2e/test_apache_kafka.py \
 	      -k a_broker_killed_under_load --junit-xml=.cache/broker-kills.xml $(ARGS);; \

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from rewardpoints.events.connection import client_options
+from rewardpoints.events.lost_connections import tell_lost_connections
 from rewardpoints.events.messages import Message
 from rewardpoints.settings import KafkaSettings
 
@@ -120,6 +121,7 @@ class EventProducer:
             max_request_size=self._settings.max_message_bytes,
             max_batch_size=1 if singly else MAX_BATCH_BYTES,  # a batch takes its first message whatever the size
         )
+        tell_lost_connections(producer.client)
         try:
             async with asyncio.timeout(self._ack_timeout_seconds):
                 await producer.start()

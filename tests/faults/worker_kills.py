@@ -57,6 +57,8 @@ async def worker_kills(options: WorkerKillsOptions, folder: Path, say: Say) -> O
         finally:
             publishing.cancel()
         await drained(stack, "orders", stack.kafka.topic_order_completed)
+        for worker in workers:  # one that is just starting ends at SIGTERM as any process does
+            await worker.ready()
         seconds = time.monotonic() - began
         outcome.figures |= {
             "kills": len(lags),

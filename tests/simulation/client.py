@@ -84,7 +84,7 @@ class SimulatedClient:
         return SimulatedSession(self)
 
     async def command(self, name: str, *_: Any, **__: Any) -> Document:
-        return await self.call(name, lambda: {"ok": 1})
+        return await self.call(name, lambda: {"ok": 1, "localTime": self.server.now()})
 
     async def close(self) -> None:
         pass

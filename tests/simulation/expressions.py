@@ -47,6 +47,8 @@ def updated(document: Mapping[str, Any], update: Mapping[str, Any], now: datetim
             changed.update({field: changed.get(field, 0) + by for field, by in fields.items()})
         elif operator == "$currentDate":
             changed.update(dict.fromkeys(fields, now))
+        elif operator == "$max":
+            changed.update({field: max(changed.get(field, least), least) for field, least in fields.items()})
         else:
             raise NotImplementedError(operator)
     return changed

@@ -117,11 +117,12 @@ def erase_without_second_look(patch: pytest.MonkeyPatch) -> None:
     """An erasure deletes what it finds once."""
 
     async def erase(self: Accounts, account: Account) -> None:
-        await self._tombstones.write(account)
+        erased_at = await self._tombstones.write(account)
         with driver_errors(writing=True):
             await self._guard(account)
             await self._delete_all(self._database.lots, account)
             await self._delete_all(self._database.redemptions, account)
+        await self._tombstones.finish(account, erased_at)
 
     patch.setattr(Accounts, "erase", erase)
 
@@ -130,12 +131,13 @@ def one_tombstone_for_a_long_erasure(patch: pytest.MonkeyPatch) -> None:
     """An erasure deletes until nothing is left, also what is newer than its tombstone."""
 
     async def erase(self: Accounts, account: Account) -> None:
-        await self._tombstones.write(account)
+        erased_at = await self._tombstones.write(account)
         with driver_errors(writing=True):
             await self._guard(account)
             while await self._exists(account):
                 await self._delete_all(self._database.redemptions, account)
                 await self._delete_all(self._database.lots, account)
+        await self._tombstones.finish(account, erased_at)
 
     patch.setattr(Accounts, "erase", erase)
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -14,6 +15,7 @@ from rewardpoints.api.bodies import RedeemIn
 from rewardpoints.api.ports import Ports
 from rewardpoints.api.storefront import Storefront
 from rewardpoints.api.tokens import Principal
+from rewardpoints.app.erasures import finish_erasures
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
@@ -141,7 +143,11 @@ def start(world: Surroundings, name: str, *, worker: bool) -> Service:
             poll_seconds=SERVICE.relay_poll_seconds,
             unanswered_after_seconds=SERVICE.unanswered_after_seconds,
         )
-        run(relay.run(stopping)).add_done_callback(lambda task: _ended(world, name, task))
+        for part, work in (
+            ("relay", relay.run(stopping)),
+            ("erasures", finish_erasures(ledger.accounts, stopping)),
+        ):
+            run(work).add_done_callback(partial(_ended, world, f"{part} of {name}"))
     else:
         chargebacks = ChargebackConsumer(
             ledger.redemptions,
@@ -178,7 +184,7 @@ def _reap(world: Surroundings, client: SimulatedClient) -> None:
 
 def _ended(world: Surroundings, name: str, task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
-        world.failed(f"the relay of {name} ended: {task.exception()!r}")
+        world.failed(f"the {name} ended: {task.exception()!r}")
 
 
 async def _consume(world: Surroundings, process: Process, topic: str, subscriber: RawSubscriber) -> None:
