@@ -59,7 +59,7 @@ async def test_bad_records_are_explained_and_hold_no_good_one_up(tmp_path: Path)
 
 
 async def test_a_soak_in_short_with_every_fault_once(tmp_path: Path) -> None:
-    """Each kind of fault once; memory and lag of some seconds say nothing, but that they are sampled and drawn is seen."""
+    """Each kind of fault once; memory and lag of some seconds say nothing, but are sampled and drawn."""
     options = SoakOptions(
         seconds=12,
         fault_seconds=1,
