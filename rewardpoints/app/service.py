@@ -20,7 +20,7 @@ from rewardpoints.api.operations import ReadinessChecks, create_operations_app
 from rewardpoints.api.ports import Ports
 from rewardpoints.api.server import HttpServer
 from rewardpoints.api.tokens import TokenVerifier
-from rewardpoints.app.erasures import finish_erasures
+from rewardpoints.app.erasure_looks import look_at_erasures
 from rewardpoints.app.readiness import KafkaCheck, LedgerCheck
 from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
 from rewardpoints.domain.ports import Readiness
@@ -137,7 +137,7 @@ class Service:
         await self._events.start()
         self._run_beside(self._note_ledger())
         if self._parts.orders:
-            self._run_beside(finish_erasures(self.ledger.accounts, self._stopping))
+            self._run_beside(look_at_erasures(self.ledger.accounts, self._stopping))
         if self._parts.coupon_answers and self._settings.service.unanswered_charge_back_seconds:
             self._run_beside(
                 self._unanswered(self._settings.service.unanswered_charge_back_seconds).run(self._stopping)

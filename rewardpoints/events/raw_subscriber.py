@@ -180,19 +180,27 @@ class RawSubscriber:
 
     async def _handled(self, part: Sequence[Record]) -> bool:
         try:
-            await self._retrying(self._handle, part)
-        except RetryError:
+            await self._retrying(self._handle_own, part)
+        except (RetryError, _PartitionLost):
             return False
         return True
 
-    def _must_stop(self, state: RetryCallState) -> bool:
-        if self._stopping.is_set():
-            return True
-        if not isinstance(_error(state), FloodOfBadRecords):
-            return False
+    async def _handle_own(self, part: Sequence[Record]) -> None:
+        """Not what was taken over: its new reader may be done with it.
+
+        One more try would add lots again that were looked at, and erased, meanwhile.
+        """
+        if not self._owns(part):
+            raise _PartitionLost
+        await self._handle(part)
+
+    def _owns(self, part: Sequence[Record]) -> bool:
         assigned = self._consumer.assignment()
+        return all(TopicPartition(record.topic, record.partition) in assigned for record in part)
+
+    def _must_stop(self, state: RetryCallState) -> bool:
         (part,) = state.args
-        return not all(TopicPartition(record.topic, record.partition) in assigned for record in part)
+        return self._stopping.is_set() or not self._owns(part)
 
     def _note_retry(self, state: RetryCallState) -> None:
         self._stay_in_group()
@@ -286,6 +294,10 @@ async def _parse(records: tuple[Record, ...]) -> KafkaMessage:
 
 async def _decode(message: KafkaMessage) -> Any:
     return message.raw_message
+
+
+class _PartitionLost(Exception):
+    """Another member reads the records now."""
 
 
 class RawMessage(KafkaMessage):

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeVar
 
+import structlog
 from pymongo import DeleteOne
 from pymongo.errors import DuplicateKeyError
 
@@ -15,14 +16,14 @@ from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
 from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
 from rewardpoints.ledger.driver import Collection, Database, Session, driver_errors
-from rewardpoints.ledger.tombstones import Tombstones
+from rewardpoints.ledger.tombstones import Look, Tombstones
 from rewardpoints.ledger.transactions import AttemptFailed, run
+
+logger = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
 MOST_ROUNDS: Final = 20
-INTERRUPTED_AFTER: Final = timedelta(seconds=30)
-"""Since its last round. A round takes far less, and repeating one that is under way does no harm."""
 DELETES_PER_WRITE: Final = 1000
 
 
@@ -150,19 +151,39 @@ class Accounts:
                 return
         raise LedgerUnavailable("the account gains entries while it is being erased")
 
-    async def finish_erasures(self, *, limit: int) -> int:
-        """Erase again what was begun and not ended for 30 seconds; returns how many accounts that were.
+    async def look_again(self, *, limit: int) -> int:
+        """Look at erasures that did not end, or ended ten minutes ago, and erase where that is needed.
 
-        An interrupted erasure may have deleted what is newer than its tombstone: only moving on makes that true.
+        An interrupted one may have deleted what is newer than its tombstone: only moving on makes that true. After one
+        that ended, a worker that was given up may have added a lot of before it. Returns how many were looked at.
 
         Raises:
-            LedgerUnavailable: some may be finished, the others are found again.
+            LedgerUnavailable: at the end, if one could not be looked at; it is due again.
         """
-        before = await self._database.server_time() - INTERRUPTED_AFTER
-        accounts = await self._tombstones.unfinished(before, limit=limit)
-        for account in accounts:
+        due = await self._tombstones.due(limit=limit)
+        failure: LedgerUnavailable | None = None
+        for look in due:
+            try:
+                await self._look_again(look)
+            except LedgerUnavailable as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return len(due)
+
+    async def _look_again(self, look: Look) -> None:
+        account, erased_at = look.tombstone.account, look.tombstone.erased_at
+        with driver_errors():
+            left = await self._database.lots.find_one(
+                {"account": account, "createdAt": {"$lte": erased_at}}, {"_id": 1}
+            )
+        if look.unfinished or left:
+            logger.warning(
+                "erased_again", reason="the erasure was interrupted" if look.unfinished else "a lot came late"
+            )
             await self.erase(account)
-        return len(accounts)
+        else:
+            await self._tombstones.settle(look.tombstone)
 
     async def _delete_all(self, collection: Collection, account: Account) -> bool:
         """Delete what the account has in a collection now, lots that were drawn on last; False when that was nothing.

@@ -41,7 +41,7 @@ INDEXES: Final = (
     Index("redemptions", ("publishAt",), "the relay's worklist: only due requests have the field", {"sparse": True}),
     Index("redemptions", ("state", "createdAt"), "coupon requests unanswered for too long"),
     Index("tombstones", ("erasedAt",), "the worker's look at what was erased since its last"),
-    Index("tombstones", ("unfinished",), "erasures that did not end: only they have the field", {"sparse": True}),
+    Index("tombstones", ("lookAt",), "erasures to be looked at again: only they have the field", {"sparse": True}),
     Index("redeemOptions", ("tenant", "createdAt"), "a tenant's options, oldest first"),
     Index("siteSettings", ("site", "version"), "all versions of a site"),
     Index(

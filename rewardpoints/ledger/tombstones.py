@@ -1,6 +1,7 @@
 """Tombstones: which customers were erased, and when by the server's clock."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,6 +15,22 @@ from rewardpoints.ledger.driver import Collection, Database, driver_errors
 
 OVERLAP: Final = timedelta(seconds=60)
 """How far behind the newest tombstone seen the next look begins: one may become visible after a later one."""
+
+
+INTERRUPTED_AFTER: Final = timedelta(seconds=30)
+"""Since its last round an erasure counts as interrupted. A round takes far less, and one more does no harm."""
+
+LOOK_AGAIN_AFTER: Final = timedelta(minutes=10)
+"""Since its end. A worker that has lost its partitions to one that went on may still insert a lot, and be killed before
+its look. It tries no more once it knows, so this is a matter of one try and its time-outs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look that is due: at an erasure that may be over, or at one that did not end."""
+
+    tombstone: Tombstone
+    unfinished: bool
 
 
 class Tombstones:
@@ -54,7 +71,7 @@ class Tombstones:
         """
         now = await self._database.server_time()
         # Not $currentDate: of two erasures at once the one evaluated first may be applied last
-        later = {"$max": {"erasedAt": now}, "$set": {"unfinished": True}}
+        later = {"$max": {"erasedAt": now}, "$set": {"unfinished": True, "lookAt": now + INTERRUPTED_AFTER}}
         with driver_errors(writing=True):
             try:
                 await self._tombstones.update_one({"_id": account}, later, upsert=True)
@@ -63,24 +80,35 @@ class Tombstones:
         return now
 
     async def finish(self, account: Account, erased_at: datetime) -> None:
-        """Nothing of the account is left. An erasure that began later is not touched: it says so itself.
+        """Nothing of the account was left. An erasure that began later is not touched: it says so itself.
 
         Raises:
             LedgerUnavailable: it still counts as unfinished.
         """
+        finished = {"$unset": {"unfinished": True}, "$set": {"lookAt": erased_at + LOOK_AGAIN_AFTER}}
         with driver_errors(writing=True):
-            await self._tombstones.update_one({"_id": account, "erasedAt": erased_at}, {"$unset": {"unfinished": True}})
+            await self._tombstones.update_one({"_id": account, "erasedAt": erased_at}, finished)
 
-    async def unfinished(self, before: datetime, *, limit: int) -> Sequence[Account]:
-        """Accounts whose erasure began, or last moved on, before an instant by the server's clock, and did not end.
+    async def due(self, *, limit: int) -> Sequence[Look]:
+        """Erasures that somebody has to look at again, by the server's clock.
 
         Raises:
             LedgerUnavailable
         """
-        wanted = {"unfinished": True, "erasedAt": {"$lt": before}}
+        wanted = {"lookAt": {"$lte": await self._database.server_time()}}
         with driver_errors():
-            found = await self._tombstones.find(wanted, {"_id": 1}).limit(limit).to_list(None)
-        return [Account(document["_id"]) for document in found]
+            found = await self._tombstones.find(wanted).limit(limit).to_list(None)
+        return [Look(tombstone_from(document), unfinished="unfinished" in document) for document in found]
+
+    async def settle(self, tombstone: Tombstone) -> None:
+        """Looked at, and nothing of before it was there. One that moved on meanwhile is not touched.
+
+        Raises:
+            LedgerUnavailable: it is due again.
+        """
+        same = {"_id": tombstone.account, "erasedAt": tombstone.erased_at, "unfinished": {"$ne": True}}
+        with driver_errors(writing=True):
+            await self._tombstones.update_one(same, {"$unset": {"lookAt": True}})
 
 
 class TombstoneCache:

@@ -207,32 +207,65 @@ async def test_a_tombstone_never_moves_back(ledger: Ledger, monkeypatch: pytest.
     assert await ledger.tombstones.since(None) == [first]
 
 
-async def test_an_interrupted_erasure_is_finished_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that would be due later are due before they are asked for."""
+    for name in ("INTERRUPTED_AFTER", "LOOK_AGAIN_AFTER"):
+        monkeypatch.setattr(f"rewardpoints.ledger.tombstones.{name}", timedelta(seconds=-1))
+
+
+async def test_an_erasure_is_not_looked_at_before_its_time(ledger: Ledger) -> None:
+    await ledger.tombstones.write(ACCOUNT)
+    await ledger.accounts.erase(OTHER)
+    assert await ledger.accounts.look_again(limit=10) == 0
+
+
+@pytest.mark.usefixtures("due_at_once")
+async def test_an_interrupted_erasure_is_finished(ledger: Ledger) -> None:
     """Whoever began it may have deleted what is newer than its tombstone: so it moves on."""
     await ledger.lots.add_batch([order_lot("o1"), order_lot("o2", account=OTHER)])
     begun = await ledger.tombstones.write(ACCOUNT)
-    await ledger.accounts.erase(OTHER)
-    assert await ledger.accounts.finish_erasures(limit=10) == 0  # it may be under way
-    monkeypatch.setattr("rewardpoints.ledger.accounts.INTERRUPTED_AFTER", timedelta(seconds=-1))
     await until(partial(later_than, begun))
-    assert await ledger.accounts.finish_erasures(limit=10) == 1
+    assert await ledger.accounts.look_again(limit=10) == 1
     tombstone = await ledger.tombstones.find(ACCOUNT)
     assert tombstone is not None
     assert tombstone.erased_at > begun
     assert await ledger.accounts.balance(ACCOUNT, now()) is None
-    assert await ledger.accounts.finish_erasures(limit=10) == 0
+    assert await ledger.accounts.balance(OTHER, now()) == 100
+    assert await ledger.accounts.look_again(limit=10) == 1  # at the end of it
+    assert await ledger.accounts.look_again(limit=10) == 0
 
 
+@pytest.mark.usefixtures("due_at_once")
+async def test_a_lot_that_came_after_the_erasure_is_found(ledger: Ledger) -> None:
+    """From a worker that had lost its partition, and was killed before its look."""
+    await ledger.accounts.erase(ACCOUNT)
+    await ledger.lots.add_batch([order_lot("o1", created_at=now() - YEAR)])
+    assert await ledger.accounts.look_again(limit=10) == 1
+    assert await ledger.accounts.balance(ACCOUNT, now()) is None
+
+
+@pytest.mark.usefixtures("due_at_once")
+async def test_what_is_newer_than_an_erasure_stays(ledger: Ledger) -> None:
+    await ledger.accounts.erase(ACCOUNT)
+    tombstone = await ledger.tombstones.find(ACCOUNT)
+    assert tombstone is not None
+    await ledger.lots.add_batch([order_lot("o1", created_at=tombstone.erased_at + timedelta(milliseconds=1))])
+    assert await ledger.accounts.look_again(limit=10) == 1
+    assert await ledger.accounts.look_again(limit=10) == 0
+    assert await ledger.tombstones.find(ACCOUNT) == tombstone
+    assert await ledger.accounts.balance(ACCOUNT, now()) == 100
+
+
+@pytest.mark.usefixtures("due_at_once")
 async def test_an_erasure_that_was_overtaken_leaves_the_end_to_the_other(ledger: Ledger) -> None:
     first = await ledger.tombstones.write(ACCOUNT)
     await until(partial(later_than, first))
     second = await ledger.tombstones.write(ACCOUNT)
-    late = second + timedelta(seconds=1)
-    await ledger.tombstones.finish(ACCOUNT, first)
-    assert await ledger.tombstones.unfinished(late, limit=10) == [ACCOUNT]
-    assert await ledger.tombstones.unfinished(second, limit=10) == []
-    await ledger.tombstones.finish(ACCOUNT, second)
-    assert await ledger.tombstones.unfinished(late, limit=10) == []
+    for erased_at, unfinished in ((first, True), (second, False)):
+        await ledger.tombstones.finish(ACCOUNT, erased_at)
+        (look,) = await ledger.tombstones.due(limit=10)
+        assert (look.tombstone.erased_at, look.unfinished) == (second, unfinished)
 
 
 async def test_tombstones_are_read_by_their_instant_oldest_first(ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ from rewardpoints.api.bodies import RedeemIn
 from rewardpoints.api.ports import Ports
 from rewardpoints.api.storefront import Storefront
 from rewardpoints.api.tokens import Principal
-from rewardpoints.app.erasures import finish_erasures
+from rewardpoints.app.erasure_looks import look_at_erasures
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
@@ -145,7 +145,7 @@ def start(world: Surroundings, name: str, *, worker: bool) -> Service:
         )
         for part, work in (
             ("relay", relay.run(stopping)),
-            ("erasures", finish_erasures(ledger.accounts, stopping)),
+            ("erasures", look_at_erasures(ledger.accounts, stopping)),
         ):
             run(work).add_done_callback(partial(_ended, world, f"{part} of {name}"))
     else:
