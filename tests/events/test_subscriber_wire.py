@@ -249,6 +249,28 @@ async def test_a_batch_of_partitions_lost_meanwhile_is_not_committed_and_comes_a
     assert set(handler.values) == {b"1", b"2"}
 
 
+async def test_what_another_member_took_over_is_tried_no_more(kafka: KafkaSettings, reading: Read) -> None:
+    """It is the other's now, who may be done with it: lots added again would come after a look at them."""
+    topic = kafka.topic_order_completed
+    for partition in range(3):
+        await produce(kafka, topic, [b"1"], partition=partition)
+    tried: list[set[int]] = []
+
+    async def fail(records: Sequence[Record]) -> None:
+        tried.append({record.partition for record in records})
+        raise LedgerUnavailable("gone")
+
+    async with reading(fail) as at_work:
+        await until(lambda: set().union(*tried) == {0, 1, 2})
+        group = at_work.subscriber.group
+        async with AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap_servers, group_id=group) as other:
+            theirs = {partition.partition for partition in other.assignment()}
+            assert theirs
+            began = len(tried)
+            await until(lambda: len(tried) >= began + 5 and theirs.isdisjoint(set().union(*tried[-5:])))
+    assert at_work.fatal == []
+
+
 async def test_a_commit_that_fails_is_counted_and_harmless(
     kafka: KafkaSettings, reading: Read, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
