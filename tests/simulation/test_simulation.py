@@ -9,7 +9,19 @@ from tests.simulation.world import simulate
 
 SEEDS = int(os.environ.get("REWARDPOINTS_TEST_SIMULATION_SEEDS", "120"))
 PARTS = 6
-MOST_SEEDS_TO_FIND = 150
+MOST_SEEDS_TO_FIND = 300
+
+FOUND_BY = {
+    "draw_without_condition": 7,
+    "commit_before_write": 13,
+    "unknown_commit_is_a_failure": 6,
+    "tombstones_before_insert_only": 147,
+    "one_tombstone_for_a_long_erasure": 27,
+    "batch_stops_at_a_duplicate": 6,
+    "outage_swallowed": 9,
+    "dead_letter_dropped": 16,
+}
+"""Seeds that found a planted bug when it was planted, tried first to be quick. Any other will do as well."""
 
 
 def violated(first: int, seeds: int) -> list[str]:
@@ -39,7 +51,8 @@ def test_runs_are_eventful() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
-    assert any(simulate(seed).problems for seed in range(MOST_SEEDS_TO_FIND)), "the simulation is blind to it"
+    seeds = (FOUND_BY.get(name, 0), *range(MOST_SEEDS_TO_FIND))
+    assert any(simulate(seed).problems for seed in seeds), "the simulation is blind to it"
 
 
 def test_the_condition_of_a_draw_holds_even_without_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
