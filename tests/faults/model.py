@@ -134,7 +134,7 @@ async def compare_redemptions(shop: Shop, seen: Seen, outcome: Outcome) -> None:
         "keys sent again after their answer": storefront.answers.repeated,
         "answers to redemptions": dict(sorted(storefront.answers.statuses.items())),
         "answers to balance reads": dict(sorted(storefront.answers.balances.items())),
-        "slowest answer, seconds": round(storefront.answers.slowest_seconds, 1),
+        "longest until a final answer, asked again meanwhile, seconds": round(storefront.answers.slowest_seconds, 1),
     }
     tell(outcome, "answered, but not stored", lost)
     tell(outcome, "stored twice", doubled)
