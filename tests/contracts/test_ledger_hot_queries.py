@@ -25,6 +25,7 @@ ACCOUNT = account_of("shop", "c00007")
 SMALL, BIG = 40, 1000  # customers, with ten lots and five redemptions each
 GENEROUS_RATIO = 5.0
 NOISE_SECONDS = 0.004
+LOOKS = 5
 
 HotQuery = Callable[[Ledger], Awaitable[Any]]
 HOT_QUERIES: dict[str, HotQuery] = {
@@ -123,12 +124,18 @@ async def test_no_hot_query_takes_longer_in_a_bigger_ledger(mongodb_uri: str, da
         filled(mongodb_uri, f"{database_name}_small", SMALL) as small,
         filled(mongodb_uri, f"{database_name}_big", BIG) as big,
     ):
-        slower = {}
-        for name, query in HOT_QUERIES.items():
-            in_small, in_big = await seconds(query, small), await seconds(query, big)
-            if in_big > GENEROUS_RATIO * in_small + NOISE_SECONDS:
-                slower[name] = f"{in_small * 1000:.1f} ms -> {in_big * 1000:.1f} ms"
+        slower = dict.fromkeys(HOT_QUERIES, "")
+        for _ in range(LOOKS):  # a query that reads too much is slow at every look, a busy server only for a while
+            slower = {name: told for name in slower if (told := await slower_in(big, small, HOT_QUERIES[name]))}
     assert slower == {}
+
+
+async def slower_in(big: Ledger, small: Ledger, query: HotQuery) -> str:
+    """How much longer it takes, where that is more than noise."""
+    in_small, in_big = await seconds(query, small), await seconds(query, big)
+    if in_big <= GENEROUS_RATIO * in_small + NOISE_SECONDS:
+        return ""
+    return f"{in_small * 1000:.1f} ms -> {in_big * 1000:.1f} ms"
 
 
 def stages(plan: object) -> Iterator[str]:
