@@ -29,7 +29,7 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test simulation faults faults-races test-apache-kafka lint format types check constraints clean
+.PHONY: help run test simulation faults faults-races test-apache-kafka lint format types check promtool constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -73,6 +73,14 @@ faults-races: $(DEV_STAMP) ## run the races and broken connections of tests/faul
 	@REWARDPOINTS_TEST_REDEMPTIONS=$(or $(REDEMPTIONS),1000) REWARDPOINTS_TEST_ERASE_ROUNDS=$(or $(ERASE_ROUNDS),1000) \
 	  REWARDPOINTS_TEST_CRASH_POINTS=$(or $(CRASH_POINTS),200) REWARDPOINTS_TEST_CONNECTION_FAULTS=1 \
 	  $(BIN)/python -m pytest $(RACES) $(ARGS)
+
+# Only unpacked: nothing is installed or started, and no rights are needed but for a list of packages that is too old.
+promtool: ## fetch promtool, which checks the alert rules, from Debian's package prometheus, where apt-get has it
+	@if command -v promtool >/dev/null || [ -x .cache/promtool/usr/bin/promtool ]; then exit; fi; \
+	if ! command -v apt-get >/dev/null; then echo 'SKIPPED promtool: there is no apt-get'; exit; fi; \
+	mkdir -p .cache/promtool; cd .cache/promtool; \
+	{ apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } 2>/dev/null \
+	  && dpkg -x prometheus_*.deb . || echo 'SKIPPED promtool: apt-get cannot download the package prometheus'
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check
