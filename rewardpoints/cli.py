@@ -27,7 +27,10 @@ from rewardpoints.trial.simulate import Load, Report
 from rewardpoints.trial.simulate import simulate as offer
 from rewardpoints.trial.tokens import TrialTokens
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# As Markdown: Rich's own markup would take what stands in [brackets] for a style, and break paragraphs in their middle
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 topics = typer.Typer(no_args_is_help=True)
 indexes = typer.Typer(no_args_is_help=True)
 cli.add_typer(topics, name="topics", help="Create, read and write Kafka topics.")
