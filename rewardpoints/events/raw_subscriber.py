@@ -136,8 +136,11 @@ class RawSubscriber:
         assert isinstance(subscriber, BatchSubscriber)  # noqa: S101 - what ``batch=True`` makes
         self._subscriber = subscriber
         self._metrics.consumption_paused.labels(self.topic).set(0)
-        for reason in RejectReason:  # at 0, so that the first dead letter is an increase too
+        # at 0, so that the first one is an increase too
+        for reason in RejectReason:
             self._metrics.dead_letters.labels(self.topic, reason.value)
+        for counter in (self._metrics.batch_retries, self._metrics.commits_failed):
+            counter.labels(self.topic)
 
     async def watch_lag(self) -> None:
         """Keep the metrics of how far it is behind, from when its broker has started until ``stopping`` is set."""
