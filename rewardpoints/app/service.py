@@ -105,6 +105,7 @@ class Service:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self.metrics = Metrics()
+        self.metrics.build.info({"version": __version__})
         security(settings.kafka)  # certificates that cannot be read end the start, and not each try to connect
         self.ledger = Ledger.open(settings.mongodb, settings.service, settings.site_settings, utc_now, self.metrics)
         self.producer = EventProducer(settings.kafka)
@@ -137,7 +138,7 @@ class Service:
         await self._events.start()
         self._run_beside(self._note_ledger())
         if self._parts.orders:
-            self._run_beside(look_at_erasures(self.ledger.accounts, self._stopping))
+            self._run_beside(look_at_erasures(self.ledger.accounts, self.metrics, self._stopping))
         if self._parts.coupon_answers and self._settings.service.unanswered_charge_back_seconds:
             self._run_beside(
                 self._unanswered(self._settings.service.unanswered_charge_back_seconds).run(self._stopping)

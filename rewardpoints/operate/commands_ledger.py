@@ -97,7 +97,7 @@ def adjust(
     site: Annotated[str, typer.Option(help="The site whose settings hold.")] = DEFAULT_SITE_CODE,
     valid_until: Annotated[
         datetime | None,
-        typer.Option(parser=instant, metavar="TIME", help="When added points expire [default: the site's months]."),
+        typer.Option(parser=instant, metavar="TIME", help="When added points expire; else after the site's months."),
     ] = None,
     open_account: Annotated[
         bool, typer.Option("--open-account", help="Also where the customer has no account yet.")
