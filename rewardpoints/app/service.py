@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -20,6 +19,7 @@ from rewardpoints.api.operations import ReadinessChecks, create_operations_app
 from rewardpoints.api.ports import Ports
 from rewardpoints.api.server import HttpServer
 from rewardpoints.api.tokens import TokenVerifier
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.erasure_looks import look_at_erasures
 from rewardpoints.app.readiness import KafkaCheck, LedgerCheck
 from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
@@ -84,11 +84,6 @@ class Parts:
             relay=bool(service.run_relay),
             coupon_answers=service.run_chargeback_consumer is not False,
         )
-
-
-def utc_now() -> datetime:
-    """The clock of every process."""
-    return datetime.now(UTC)
 
 
 class Service:

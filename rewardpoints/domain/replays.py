@@ -20,6 +20,19 @@ Bound = Literal["beginning", "end"] | datetime | int
 """Where a replay begins or ends: an end of the topic, a record's timestamp, or an offset."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """What to replay; ``rate`` is the most records a second. Times are the records' own timestamps."""
+
+    topic: str
+    begin: Bound
+    end: Bound = "end"
+    partition: int | None = None
+    tenant: str | None = None
+    customer_id: str | None = None
+    rate: float | None = None
+
+
 class ReplayState(StrEnum):
     """What has become of a replay. One that was killed stays ``running``; resuming it is always safe."""
 
