@@ -55,6 +55,7 @@ class Console:
                 site_settings=ledger.site_settings,
             ),
             console,
+            settings.site_settings,
             clock=utc_now,
             metrics=metrics,
             randomness=secrets.token_bytes,

@@ -18,11 +18,13 @@ from rewardpoints.console.liability import LiabilityPage
 from rewardpoints.console.overview import Overview
 from rewardpoints.console.pages import Pages
 from rewardpoints.console.ports import Ports
+from rewardpoints.console.redeem_options import RedeemOptionPages
 from rewardpoints.console.rendering import ASSETS, Assets, Renderer
 from rewardpoints.console.sessions import Sessions
 from rewardpoints.console.signing import START, Signing
+from rewardpoints.console.site_settings import SiteSettingsPages
 from rewardpoints.domain.ports import Clock
-from rewardpoints.settings import ConsoleSettings
+from rewardpoints.settings import ConsoleSettings, SiteSettingsSettings
 from rewardpoints.telemetry import Metrics
 
 SESSION_SECRET_BYTES: Final = 32
@@ -43,6 +45,7 @@ SECURITY_HEADERS: Final = (
 def create_console(
     ports: Ports,
     settings: ConsoleSettings,
+    site_settings: SiteSettingsSettings,
     *,
     clock: Clock,
     metrics: Metrics,
@@ -62,6 +65,8 @@ def create_console(
     Overview(ports.watch).add_to(pages)
     Customer(ports.explainer).add_to(pages)
     LiabilityPage(ports.liability).add_to(pages)
+    RedeemOptionPages(ports.redeem_options, clock, randomness).add_to(pages)
+    SiteSettingsPages(ports.site_settings, site_settings, clock).add_to(pages)
     signing = Signing(pages, gate, sessions, randomness, secure_cookie=settings.secure_cookie)
 
     async def asset(request: Request) -> Response:

@@ -23,7 +23,7 @@ from rewardpoints.domain.lag import CouponBacklog, Lag, Member, PartitionLag, St
 from rewardpoints.domain.liability import Liability, PeriodLength
 from rewardpoints.domain.lots import active_points
 from rewardpoints.domain.reasons import ExplainedAccount
-from rewardpoints.settings import ConsoleSettings
+from rewardpoints.settings import ConsoleSettings, SiteSettingsSettings
 from rewardpoints.telemetry import Metrics
 from tests.api.fakes import FakeRedeemOptions, FakeSettings, Faults, TestClock
 
@@ -138,6 +138,7 @@ class Desk:
     clock: TestClock = field(default_factory=TestClock)
     faults: Faults = field(default_factory=Faults)
     metrics: Metrics = field(default_factory=Metrics)
+    site_mode: SiteSettingsSettings = field(default_factory=lambda: SiteSettingsSettings(cache_seconds=900))
     settings: ConsoleSettings = field(
         default_factory=lambda: ConsoleSettings(enabled=True, secure_cookie=False, answer_seconds=5)
     )
@@ -152,6 +153,7 @@ class Desk:
         self.app = create_console(
             Ports(**{name: self.faults.over(name, partial(getattr, self, name)) for name in PORTS}),
             self.settings,
+            self.site_mode,
             clock=self.clock,
             metrics=self.metrics,
             randomness=secrets.token_bytes,
