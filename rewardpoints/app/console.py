@@ -13,6 +13,7 @@ from rewardpoints.api.keys import KeysUnavailable
 from rewardpoints.api.tokens import InvalidToken, TokenVerifier
 from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import ServerRefused
+from rewardpoints.app.console_letters import ConsoleLetters
 from rewardpoints.console.application import create_console
 from rewardpoints.console.ports import Caller, Ports, ServiceUnavailable, TokenRefused
 from rewardpoints.domain.accounts import Account
@@ -35,6 +36,10 @@ UNWATCHED_SECONDS: Final = 20.0
 
 FIRST_LOOK_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 5.0
+
+ACTING_SHARE: Final = 0.6
+"""Of the time a page may take, what is spent on dealing with dead letters; the rest is for the batch in flight."""
+
 logger = structlog.get_logger(__name__)
 
 
@@ -51,6 +56,7 @@ class Console:
                 watch=self._watch,
                 explainer=LedgerExplainer(ledger),
                 liability=LedgerLiability(ledger),
+                letters=ConsoleLetters(settings, ledger, act_seconds=console.answer_seconds * ACTING_SHARE),
                 redeem_options=ledger.redeem_options,
                 site_settings=ledger.site_settings,
             ),

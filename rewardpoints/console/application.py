@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardpoints.console.customer import Customer
+from rewardpoints.console.dead_letters import DeadLetters
 from rewardpoints.console.gate import Gate
 from rewardpoints.console.liability import LiabilityPage
 from rewardpoints.console.overview import Overview
@@ -65,6 +66,7 @@ def create_console(
     Overview(ports.watch).add_to(pages)
     Customer(ports.explainer).add_to(pages)
     LiabilityPage(ports.liability).add_to(pages)
+    DeadLetters(ports.letters).add_to(pages)
     RedeemOptionPages(ports.redeem_options, clock, randomness).add_to(pages)
     SiteSettingsPages(ports.site_settings, site_settings, clock).add_to(pages)
     signing = Signing(pages, gate, sessions, randomness, secure_cookie=settings.secure_cookie)

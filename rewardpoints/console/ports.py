@@ -3,11 +3,13 @@
 Every method may raise ``LedgerUnavailable``, and ``ServiceUnavailable`` where it asks somebody else than the ledger.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from rewardpoints.domain.accounts import Account
+from rewardpoints.domain.dead_letters import Chosen, Handled, LetterAction, LetterFilter, LetterId, LetterState
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.domain.lag import State
 from rewardpoints.domain.liability import Liability, PeriodLength
@@ -74,6 +76,79 @@ class LiabilityReports(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A dead letter, payload and headers readable; what is missing of it is None."""
+
+    id: LetterId
+    state: LetterState
+    at: datetime | None
+    reason: str | None
+    error: str | None
+    source: str | None
+    attempts: int
+    first_seen: str | None
+    omitted: bool
+    action: LetterAction | None
+    key: str | None
+    headers: Mapping[str, str | None]
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letters:
+    """The newest dead letters that match, newest first, and how many match in all."""
+
+    letters: Sequence[Letter]
+    by_reason: Mapping[str, int]
+    by_state: Mapping[LetterState, int]
+
+    @property
+    def total(self) -> int:
+        """How many match."""
+        return sum(self.by_reason.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of letters; ``complete`` is False where time ran out before all were dealt with."""
+
+    handled: Handled
+    complete: bool
+
+
+class LetterDesk(Protocol):
+    """Dead letters. The tenant of every filter is the visitor's, so that nobody sees another's."""
+
+    async def list(self, wanted: LetterFilter, *, last: int) -> Letters:
+        """The newest ``last`` letters that match. Reads the whole topic."""
+        ...
+
+    async def show(self, tenant: str, letter_id: LetterId) -> Letter:
+        """One letter.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+        ...
+
+    async def retry(self, chosen: Chosen, *, dry_run: bool) -> Outcome:
+        """Publish letters again where they came from, for some seconds at most.
+
+        Raises:
+            NotFound: one of the ids is none of the tenant's; nothing was done.
+        """
+        ...
+
+    async def discard(self, chosen: Chosen, *, note: str | None, dry_run: bool) -> Outcome:
+        """Record that nothing will be done about letters, for some seconds at most.
+
+        Raises:
+            NotFound: one of the ids is none of the tenant's; nothing was done.
+        """
+        ...
+
+
 class SiteSettings(SettingsStore, Protocol):
     """Site settings as they are managed, and which sites there are."""
 
@@ -90,5 +165,6 @@ class Ports:
     watch: Watch
     explainer: Explainer
     liability: LiabilityReports
+    letters: LetterDesk
     redeem_options: RedeemOptions
     site_settings: SiteSettings

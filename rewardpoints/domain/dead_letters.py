@@ -96,7 +96,7 @@ class Handled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Letters by their ids, or those that match a filter."""
+    """Letters by their ids, or those that match a filter. Of one with ids only the tenant counts."""
 
     ids: Sequence[LetterId] = ()
     matching: LetterFilter = field(default_factory=LetterFilter)

@@ -228,7 +228,8 @@ async def _chosen(settings: Settings, ledger: Ledger, chosen: Chosen) -> AsyncGe
         return
     if len(chosen.ids) > MOST_IDS:
         raise InvalidInput("id", f"at most {MOST_IDS} at once; choose by filter")
-    found = await letters_at(settings.kafka, chosen.ids)
+    tenant = chosen.matching.tenant
+    found = [one for one in await letters_at(settings.kafka, chosen.ids) if tenant in {None, one.tenant}]
     missing = set(chosen.ids) - {letter.id for letter in found}
     if missing:
         raise NotFound(f"there is no dead letter {', '.join(map(str, sorted(missing)))}")

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,10 @@ import httpx
 
 from rewardpoints.console.application import create_console
 from rewardpoints.console.gate import MANAGE, SITE, VIEW
-from rewardpoints.console.ports import Caller, Ports, TokenRefused
+from rewardpoints.console.ports import Caller, Letter, Letters, Outcome, Ports, TokenRefused
 from rewardpoints.domain.accounts import Account, tenant_of
-from rewardpoints.domain.errors import NoAccount
+from rewardpoints.domain.dead_letters import Chosen, Handled, LetterFilter, LetterId, LetterState
+from rewardpoints.domain.errors import NoAccount, NotFound
 from rewardpoints.domain.explanation import explain
 from rewardpoints.domain.history import History
 from rewardpoints.domain.lag import CouponBacklog, Lag, Member, PartitionLag, State, SubscriptionLag
@@ -98,6 +100,76 @@ class FakeSites(FakeSettings):
         return sorted(code for name, code in self.versions if name == tenant)
 
 
+class FakeLetters:
+    """Letters by tenant; what was done about them, and dry runs, in ``acts``."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, list[Letter]] = {}
+        self.acts: list[tuple[str, list[str], bool, str | None]] = []
+        self.complete = True
+
+    async def list(self, wanted: LetterFilter, *, last: int) -> Letters:
+        found = self._matching(wanted)
+        return Letters(
+            letters=found[:last],
+            by_reason=Counter(letter.reason or "none" for letter in found),
+            by_state=Counter(letter.state for letter in found),
+        )
+
+    def _matching(self, wanted: LetterFilter) -> Sequence[Letter]:
+        assert wanted.tenant is not None
+        return [
+            letter
+            for letter in self.letters.get(wanted.tenant, [])
+            if letter.state in wanted.states
+            and (not wanted.reasons or letter.reason in wanted.reasons)
+            and (wanted.source_topic is None or (letter.source or "").startswith(f"{wanted.source_topic}/"))
+            and (wanted.since is None or (letter.at is not None and wanted.since <= letter.at))
+            and (wanted.before is None or (letter.at is not None and letter.at < wanted.before))
+        ]
+
+    async def show(self, tenant: str, letter_id: LetterId) -> Letter:
+        for letter in self.letters.get(tenant, []):
+            if letter.id == letter_id:
+                return letter
+        raise NotFound(f"there is no dead letter {letter_id}")
+
+    async def retry(self, chosen: Chosen, *, dry_run: bool) -> Outcome:
+        return await self._act("retry", chosen, dry_run, None)
+
+    async def discard(self, chosen: Chosen, *, note: str | None, dry_run: bool) -> Outcome:
+        return await self._act("discard", chosen, dry_run, note)
+
+    async def _act(self, what: str, chosen: Chosen, dry_run: bool, note: str | None) -> Outcome:  # noqa: FBT001
+        tenant = chosen.matching.tenant
+        assert tenant is not None
+        letters = [await self.show(tenant, one) for one in chosen.ids] or self._matching(chosen.matching)
+        self.acts.append((what, [str(letter.id) for letter in letters], dry_run, note))
+        handled = Handled(matched=len(letters), done=len(letters))
+        handled.by_reason.update(letter.reason or "none" for letter in letters)
+        return Outcome(handled, self.complete)
+
+
+def a_letter(number: int, **changes: Any) -> Letter:
+    fields: dict[str, Any] = {
+        "id": LetterId(0, number),
+        "state": LetterState.OPEN,
+        "at": datetime(2026, 11, 20, 12, tzinfo=UTC) + timedelta(minutes=number),
+        "reason": "invalid_amount",
+        "error": "the amount is no number",
+        "source": f"order-completed/1/{number}",
+        "attempts": 1,
+        "first_seen": None,
+        "omitted": False,
+        "action": None,
+        "key": "k",
+        "headers": {"tenant": TENANT},
+        "value": '{"id": "O-1"}',
+        **changes,
+    }
+    return Letter(**fields)
+
+
 def a_state(*, topic: str = "order-completed", waiting: int = 1234) -> State:
     at = datetime(2026, 11, 21, 12, tzinfo=UTC)
     member = Member(id="m", client_id="worker-1", host="10.0.0.7", partitions=(0,))
@@ -148,6 +220,7 @@ class Desk:
         self.watch = FakeWatch()
         self.explainer = FakeExplainer(self.clock)
         self.liability = FakeLiability(self.clock, self.explainer)
+        self.letters = FakeLetters()
         self.redeem_options = FakeRedeemOptions()
         self.site_settings = FakeSites()
         self.app = create_console(
@@ -170,7 +243,7 @@ class Desk:
         return browser
 
 
-PORTS = ("tokens", "watch", "explainer", "liability", "redeem_options", "site_settings")
+PORTS = ("tokens", "watch", "explainer", "liability", "letters", "redeem_options", "site_settings")
 
 
 class Browser:
