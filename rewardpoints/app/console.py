@@ -14,6 +14,7 @@ from rewardpoints.api.tokens import InvalidToken, TokenVerifier
 from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import ServerRefused
 from rewardpoints.app.console_letters import ConsoleLetters
+from rewardpoints.app.console_replays import ConsoleReplays
 from rewardpoints.console.application import create_console
 from rewardpoints.console.ports import Caller, Ports, ServiceUnavailable, TokenRefused
 from rewardpoints.domain.accounts import Account
@@ -50,6 +51,7 @@ class Console:
         self, settings: Settings, console: ConsoleSettings, ledger: Ledger, verifier: TokenVerifier, metrics: Metrics
     ) -> None:
         self._watch = ServiceWatch(settings, ledger)
+        self._replays = ConsoleReplays(settings, ledger)
         self.app = create_console(
             Ports(
                 tokens=ConsoleTokens(verifier),
@@ -57,11 +59,13 @@ class Console:
                 explainer=LedgerExplainer(ledger),
                 liability=LedgerLiability(ledger),
                 letters=ConsoleLetters(settings, ledger, act_seconds=console.answer_seconds * ACTING_SHARE),
+                replays=self._replays,
                 redeem_options=ledger.redeem_options,
                 site_settings=ledger.site_settings,
             ),
             console,
             settings.site_settings,
+            order_topic=settings.kafka.topic_order_completed,
             clock=utc_now,
             metrics=metrics,
             randomness=secrets.token_bytes,
@@ -69,7 +73,7 @@ class Console:
 
     async def stop(self) -> None:
         """End what goes on behind the pages, within a few seconds."""
-        await self._watch.stop()
+        await asyncio.gather(self._watch.stop(), self._replays.end())
 
 
 def beside(api: ASGIApp, console: ASGIApp) -> ASGIApp:

@@ -21,6 +21,7 @@ from rewardpoints.console.pages import Pages
 from rewardpoints.console.ports import Ports
 from rewardpoints.console.redeem_options import RedeemOptionPages
 from rewardpoints.console.rendering import ASSETS, Assets, Renderer
+from rewardpoints.console.replays import Replays
 from rewardpoints.console.sessions import Sessions
 from rewardpoints.console.signing import START, Signing
 from rewardpoints.console.site_settings import SiteSettingsPages
@@ -48,6 +49,7 @@ def create_console(
     settings: ConsoleSettings,
     site_settings: SiteSettingsSettings,
     *,
+    order_topic: str,
     clock: Clock,
     metrics: Metrics,
     randomness: Callable[[int], bytes],
@@ -67,6 +69,7 @@ def create_console(
     Customer(ports.explainer).add_to(pages)
     LiabilityPage(ports.liability).add_to(pages)
     DeadLetters(ports.letters).add_to(pages)
+    Replays(ports.replays, order_topic=order_topic).add_to(pages)
     RedeemOptionPages(ports.redeem_options, clock, randomness).add_to(pages)
     SiteSettingsPages(ports.site_settings, site_settings, clock).add_to(pages)
     signing = Signing(pages, gate, sessions, randomness, secure_cookie=settings.secure_cookie)

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from rewardpoints.console.forms import Form
+from rewardpoints.console.forms import Form, with_zone
 from rewardpoints.console.gate import MANAGE, VIEW
 from rewardpoints.console.pages import Pages, Visit
 from rewardpoints.console.ports import LetterDesk
@@ -26,8 +26,6 @@ STATES: Final[dict[str, frozenset[LetterState]]] = {
     "any": frozenset(LetterState),
 }
 _DAY: Final = len("2026-11-21")
-_MINUTE: Final = len("2026-11-21T12:30")
-_SECOND: Final = len("2026-11-21T12:30:00")
 
 
 class DeadLetters:
@@ -126,8 +124,7 @@ def instant_of(form: Form, name: str) -> datetime | None:
     text = form.text(name)
     if not text:
         return None
-    whole = {_DAY: f"{text}T00:00:00+00:00", _MINUTE: f"{text}:00+00:00", _SECOND: f"{text}+00:00"}.get(len(text), text)
     try:
-        return parse_instant(whole)
+        return parse_instant(f"{text}T00:00:00+00:00" if len(text) == _DAY else with_zone(text))
     except ValueError as error:
         raise InvalidInput(name, "must be a time, as 2026-11-21T12:30 (UTC)") from error

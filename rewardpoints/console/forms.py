@@ -1,5 +1,6 @@
 """Forms: what a browser sends, bounded and read strictly."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +12,7 @@ from rewardpoints.domain.errors import InvalidInput
 
 MAX_FORM_BYTES: Final = 262_144
 MAX_FIELDS: Final = 2000
+_LOCAL_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -43,6 +45,13 @@ class Form:
     def chosen(self, name: str) -> bool:
         """Whether a box was ticked."""
         return bool(self.text(name))
+
+
+def with_zone(text: str) -> str:
+    """A time as browsers write it (``2026-11-21T12:30``), meant in UTC, with its offset; others as they are."""
+    if _LOCAL_TIME.fullmatch(text):
+        return f"{text}+00:00" if text.count(":") > 1 else f"{text}:00+00:00"
+    return text
 
 
 def parse_form(text: bytes) -> Form:

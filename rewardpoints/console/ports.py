@@ -10,11 +10,13 @@ from typing import Protocol
 
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.dead_letters import Chosen, Handled, LetterAction, LetterFilter, LetterId, LetterState
+from rewardpoints.domain.differences import Difference
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.domain.lag import State
 from rewardpoints.domain.liability import Liability, PeriodLength
 from rewardpoints.domain.ports import RedeemOptions, SettingsStore
 from rewardpoints.domain.reasons import ExplainedAccount
+from rewardpoints.domain.replays import Replay, ReplayRequest
 
 
 class TokenRefused(RewardPointsError):
@@ -149,6 +151,56 @@ class LetterDesk(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayView:
+    """A replay as far as it is known here. ``differences`` name orders only while this process has them."""
+
+    replay: Replay
+    dry_run: bool
+    differences: Sequence[Difference]
+
+
+class ReplayDesk(Protocol):
+    """Replays of a tenant's orders. Dry runs are known to the process alone that runs them, and forgotten with it."""
+
+    async def recent(self, tenant: str, *, limit: int) -> Sequence[ReplayView]:
+        """The tenant's replays that moved last, newest first."""
+        ...
+
+    async def find(self, tenant: str, replay_id: str) -> ReplayView:
+        """One replay.
+
+        Raises:
+            NotFound: the tenant has none of this id, or it was a dry run of another process.
+        """
+        ...
+
+    async def start(self, request: ReplayRequest, *, dry_run: bool) -> str:
+        """Start a replay that goes on behind the page; answers its id. The request names the visitor's tenant.
+
+        Raises:
+            InvalidInput: the request makes no sense.
+            ServiceUnavailable: as many replays as may run at once are running in this process.
+        """
+        ...
+
+    async def resume(self, tenant: str, replay_id: str) -> None:
+        """Go on with a replay that was stopped, failed or killed.
+
+        Raises:
+            NotFound, ReplayFinished, ServiceUnavailable
+        """
+        ...
+
+    async def stop(self, tenant: str, replay_id: str) -> None:
+        """Have a replay stop after its next batch, wherever it runs; nothing happens where it has ended.
+
+        Raises:
+            NotFound
+        """
+        ...
+
+
 class SiteSettings(SettingsStore, Protocol):
     """Site settings as they are managed, and which sites there are."""
 
@@ -166,5 +218,6 @@ class Ports:
     explainer: Explainer
     liability: LiabilityReports
     letters: LetterDesk
+    replays: ReplayDesk
     redeem_options: RedeemOptions
     site_settings: SiteSettings

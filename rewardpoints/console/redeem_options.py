@@ -1,9 +1,7 @@
 """Redeem options: what points can be spent on, viewed, changed and added."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -11,6 +9,7 @@ from starlette.responses import Response
 
 from rewardpoints.console.forms import Form
 from rewardpoints.console.gate import MANAGE, VIEW
+from rewardpoints.console.numbers import number_of
 from rewardpoints.console.pages import Pages, Visit
 from rewardpoints.domain.errors import InvalidInput, NotFound, VersionConflict
 from rewardpoints.domain.instants import to_milliseconds
@@ -23,7 +22,6 @@ FIELDS: Final = (
     "name", "description", "points", "coupon_name", "coupon_description", "discount_type", "amount", "currency",
     "percentage",
 )  # fmt: skip
-_NUMBER: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 class RedeemOptionPages:
@@ -158,15 +156,3 @@ def parts_of(form: Form) -> dict[str, Any]:
         "points": form.whole("points"),
         "coupon": coupon,
     }
-
-
-def number_of(form: Form, name: str) -> int | Decimal:
-    """A field that is a number, exactly.
-
-    Raises:
-        InvalidInput: it is none.
-    """
-    text = form.text(name)
-    if not _NUMBER.fullmatch(text):
-        raise InvalidInput(name, "must be a number, as 12.5")
-    return Decimal(text) if "." in text else int(text)

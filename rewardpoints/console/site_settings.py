@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from rewardpoints.console.forms import Form
 from rewardpoints.console.gate import SITE
+from rewardpoints.console.numbers import number_of
 from rewardpoints.console.pages import Pages, Visit
 from rewardpoints.console.ports import SiteSettings
-from rewardpoints.console.redeem_options import number_of
 from rewardpoints.domain.accounts import DEFAULT_SITE_CODE, check_id
 from rewardpoints.domain.errors import InvalidInput, VersionConflict
 from rewardpoints.domain.instants import to_milliseconds

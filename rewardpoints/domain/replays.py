@@ -155,8 +155,8 @@ class Replays(Protocol):
         """One replay."""
         ...
 
-    async def recent(self, limit: int) -> Sequence[Replay]:
-        """The replays that moved last, newest first."""
+    async def recent(self, limit: int, *, tenant: str | None = None) -> Sequence[Replay]:
+        """The replays that moved last, newest first; where a tenant is named, those of its orders only."""
         ...
 
     async def take_over(self, replay_id: str, at: datetime) -> Replay:

@@ -15,16 +15,17 @@ import httpx
 
 from rewardpoints.console.application import create_console
 from rewardpoints.console.gate import MANAGE, SITE, VIEW
-from rewardpoints.console.ports import Caller, Letter, Letters, Outcome, Ports, TokenRefused
+from rewardpoints.console.ports import Caller, Letter, Letters, Outcome, Ports, ReplayView, TokenRefused
 from rewardpoints.domain.accounts import Account, tenant_of
 from rewardpoints.domain.dead_letters import Chosen, Handled, LetterFilter, LetterId, LetterState
-from rewardpoints.domain.errors import NoAccount, NotFound
+from rewardpoints.domain.errors import NoAccount, NotFound, ReplayFinished
 from rewardpoints.domain.explanation import explain
 from rewardpoints.domain.history import History
 from rewardpoints.domain.lag import CouponBacklog, Lag, Member, PartitionLag, State, SubscriptionLag
 from rewardpoints.domain.liability import Liability, PeriodLength
 from rewardpoints.domain.lots import active_points
 from rewardpoints.domain.reasons import ExplainedAccount
+from rewardpoints.domain.replays import PartitionProgress, Replay, ReplayCounts, ReplayRequest, ReplayScope, ReplayState
 from rewardpoints.settings import ConsoleSettings, SiteSettingsSettings
 from rewardpoints.telemetry import Metrics
 from tests.api.fakes import FakeRedeemOptions, FakeSettings, Faults, TestClock
@@ -150,6 +151,59 @@ class FakeLetters:
         return Outcome(handled, self.complete)
 
 
+class FakeReplays:
+    """Replays by id; what was asked for in ``asked``."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, ReplayView] = {}
+        self.asked: list[tuple[str, Any]] = []
+
+    async def recent(self, tenant: str, *, limit: int) -> Sequence[ReplayView]:
+        return [view for view in self.views.values() if view.replay.scope.tenant == tenant][:limit]
+
+    async def find(self, tenant: str, replay_id: str) -> ReplayView:
+        view = self.views.get(replay_id)
+        if view is None or view.replay.scope.tenant != tenant:
+            raise NotFound("There is no replay of this id.")
+        return view
+
+    async def start(self, request: ReplayRequest, *, dry_run: bool) -> str:
+        self.asked.append(("dry run" if dry_run else "start", request))
+        return "r-new"
+
+    async def resume(self, tenant: str, replay_id: str) -> None:
+        view = await self.find(tenant, replay_id)
+        if view.replay.state is ReplayState.FINISHED:
+            raise ReplayFinished(f"replay {replay_id} is finished")
+        self.asked.append(("resume", replay_id))
+
+    async def stop(self, tenant: str, replay_id: str) -> None:
+        await self.find(tenant, replay_id)
+        self.asked.append(("stop", replay_id))
+
+
+def a_replay(replay_id: str = "r1", *, dry_run: bool = False, tenant: str = TENANT, **changes: Any) -> ReplayView:
+    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    fields: dict[str, Any] = {
+        "id": replay_id,
+        "scope": ReplayScope(topic="order-completed", tenant=tenant),
+        "partitions": (PartitionProgress(partition=0, first=0, end=2000, position=1500),),
+        "started_at": at,
+        "updated_at": at,
+        "active_seconds": 3.0,
+        "counts": ReplayCounts(
+            read=1500,
+            added=3,
+            already_there=1490,
+            differing=2,
+            skipped=Counter(zero_points=4),
+            rejected=Counter(malformed=3),
+        ),
+        **changes,
+    }
+    return ReplayView(replay=Replay(**fields), dry_run=dry_run, differences=fields.pop("differences", ()))
+
+
 def a_letter(number: int, **changes: Any) -> Letter:
     fields: dict[str, Any] = {
         "id": LetterId(0, number),
@@ -221,12 +275,14 @@ class Desk:
         self.explainer = FakeExplainer(self.clock)
         self.liability = FakeLiability(self.clock, self.explainer)
         self.letters = FakeLetters()
+        self.replays = FakeReplays()
         self.redeem_options = FakeRedeemOptions()
         self.site_settings = FakeSites()
         self.app = create_console(
             Ports(**{name: self.faults.over(name, partial(getattr, self, name)) for name in PORTS}),
             self.settings,
             self.site_mode,
+            order_topic="order-completed",
             clock=self.clock,
             metrics=self.metrics,
             randomness=secrets.token_bytes,
@@ -243,7 +299,7 @@ class Desk:
         return browser
 
 
-PORTS = ("tokens", "watch", "explainer", "liability", "letters", "redeem_options", "site_settings")
+PORTS = ("tokens", "watch", "explainer", "liability", "letters", "replays", "redeem_options", "site_settings")
 
 
 class Browser:

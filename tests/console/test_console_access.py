@@ -17,16 +17,21 @@ PAGES = {
     "/liability": VIEW,
     "/dead-letters": VIEW,
     "/dead-letters/letter": VIEW,
+    "/replays": VIEW,
+    "/replays/replay": VIEW,
     "/redeem-options": VIEW,
     "/redeem-options/edit": MANAGE,
     "/site-settings": SITE,
 }
 """Every page with its scope."""
 
-NEED_MORE = {"/dead-letters/letter"}
+NEED_MORE = {"/dead-letters/letter", "/replays/replay"}
 """Pages that show nothing without a query."""
 
 FORMS = {
+    "/replays/start": MANAGE,
+    "/replays/stop": MANAGE,
+    "/replays/resume": MANAGE,
     "/dead-letters/act": MANAGE,
     "/redeem-options/save": MANAGE,
     "/site-settings/save": SITE,

@@ -22,7 +22,7 @@ async function load(part, signal) {
   } finally {
     part.removeAttribute("aria-busy");
   }
-  return { ok: answer.ok, again: answer.status !== 401 && answer.status !== 403 };
+  return { ok: answer.ok, again: answer.ok || answer.status >= 500 };
 }
 
 async function keepLoading(part) {
