@@ -44,9 +44,17 @@ def put_settings(desk: Desk, *, tenant: str = TENANT, site: str = "main", **cont
 async def test_options_are_listed(desk: Desk) -> None:
     put_option(desk)
     put_option(desk, "o2", name="Theirs", tenant="other")
+    put_option(
+        desk,
+        "o3",
+        name="Plain",
+        description=None,
+        coupon={"name": "P", "discountType": "PERCENT", "discountPercentage": 5},
+    )
     said = text_of((await (await desk.signed_in()).get("/redeem-options")).text)
     assert "10 euro voucher 90 points become" in said
     assert "10 EUR" in said
+    assert "Plain 90 P 5 %" in said
     assert "Theirs" not in said
 
 
