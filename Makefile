@@ -29,7 +29,7 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test simulation faults faults-races test-apache-kafka lint format types check constraints clean
+.PHONY: help run test console-screenshots simulation faults faults-races test-apache-kafka lint format types check constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -73,6 +73,10 @@ faults-races: $(DEV_STAMP) ## run the races and broken connections of tests/faul
 	@REWARDPOINTS_TEST_REDEMPTIONS=$(or $(REDEMPTIONS),1000) REWARDPOINTS_TEST_ERASE_ROUNDS=$(or $(ERASE_ROUNDS),1000) \
 	  REWARDPOINTS_TEST_CRASH_POINTS=$(or $(CRASH_POINTS),200) REWARDPOINTS_TEST_CONNECTION_FAULTS=1 \
 	  $(BIN)/python -m pytest $(RACES) $(ARGS)
+
+# Needs a Chromium, as the browser tests of `make test` do; it says so where there is none.
+console-screenshots: $(DEV_STAMP) ## take the screenshots of docs/console.md again
+	@$(BIN)/python -m tests.console docs/console
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check

@@ -15,7 +15,7 @@ RIGHT: Final = 708.0
 TOP: Final = 14.0
 BOTTOM: Final = 208.0
 MOST_TICKS: Final = 5
-MOST_LABELS: Final = 12
+MOST_LABELS: Final = 9
 FINEST_STEP: Final = 0.25
 """Steps of a line that are nearer to each other than this are one."""
 
