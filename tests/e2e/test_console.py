@@ -81,6 +81,7 @@ async def test_every_page_over_the_service_at_work(stack: Stack) -> None:
         await settings(stack, browser)
     assert await api.stop() == 0
     assert "c<1>" not in api.log
+    assert "%3C1%3E" not in api.log
 
 
 async def customers(browser: Browser, theirs: Browser) -> None:
