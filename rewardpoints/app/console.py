@@ -19,6 +19,7 @@ from rewardpoints.console.application import create_console
 from rewardpoints.console.ports import Caller, Ports, ServiceUnavailable, TokenRefused
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
+from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.lag import State
 from rewardpoints.domain.liability import Liability, PeriodLength
 from rewardpoints.domain.reasons import ExplainedAccount
@@ -36,6 +37,9 @@ UNWATCHED_SECONDS: Final = 20.0
 """Nobody has asked for so long: stop looking."""
 
 FIRST_LOOK_SECONDS: Final = 20.0
+STALE_SECONDS: Final = 20.0
+"""A look older than this is not shown as how things are."""
+
 STOP_SECONDS: Final = 5.0
 
 ACTING_SHARE: Final = 0.6
@@ -124,7 +128,7 @@ class ServiceWatch:
         self._looked = asyncio.Event()
         self._state: State | None = None
         self._problem: RewardPointsError | None = None
-        self._asked_at = 0.0
+        self._asked_at = self._looked_at = 0.0
 
     async def state(self) -> State:
         """The state as of the last look.
@@ -145,6 +149,8 @@ class ServiceWatch:
             raise self._problem
         if self._state is None:
             raise ServiceUnavailable("There has been no look yet.")
+        if self._asked_at - self._looked_at > STALE_SECONDS:
+            raise ServiceUnavailable(f"Kafka has not answered since {format_instant(self._state.lag.at)}.")
         return self._state
 
     async def stop(self) -> None:
@@ -162,7 +168,7 @@ class ServiceWatch:
                 states(self._settings, self._ledger, utc_now, interval_seconds=LOOK_SECONDS)
             ) as following:
                 async for state in following:
-                    self._state = state
+                    self._state, self._looked_at = state, loop.time()
                     self._looked.set()
                     if loop.time() - self._asked_at > UNWATCHED_SECONDS:
                         return
