@@ -94,8 +94,6 @@ class RedeemOptionPages:
         content = merged_content(stored.content, parts)
         if content == stored.content:
             return
-        if stored.version != version:
-            raise VersionConflict
         now = to_milliseconds(self._clock())
         changed = replace(stored, content=content, version=version + 1, modified_at=now)
         if not await self._options.replace(changed, stored_version=version):
