@@ -30,7 +30,8 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test simulation faults faults-races operators test-apache-kafka lint format types check promtool constraints clean
+.PHONY: help run test console-screenshots simulation faults faults-races operators test-apache-kafka lint format types check
+.PHONY: promtool constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -87,6 +88,10 @@ operators: $(DEV_STAMP) ## replay EVENTS=1000000 beside live traffic, mend LETTE
 	@REWARDPOINTS_TEST_REPLAY_EVENTS=$(or $(EVENTS),1000000) REWARDPOINTS_TEST_DEAD_LETTERS=$(or $(LETTERS),5000) \
 	  $(BIN)/python -m pytest tests/faults/test_replay_at_size.py \
 	  tests/e2e/test_dead_letters.py::test_six_kinds_of_dead_letters_mended_in_bulk $(ARGS)
+
+# Needs a Chromium, as the browser tests of `make test` do; it says so where there is none.
+console-screenshots: $(DEV_STAMP) ## take the screenshots of docs/console.md again
+	@$(BIN)/python -m tests.console docs/console
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from rewardpoints.app.service import utc_now
+from rewardpoints.app.clock import utc_now
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.events import topics
 from rewardpoints.events.inspection import KAFKA_ERRORS, describe, last_records, record_at

@@ -10,8 +10,8 @@ from rewardpoints.domain.accounts import customer_of, tenant_of
 from rewardpoints.domain.explanation import ExplainedLot, Explanation, LotState, Moment, MomentKind
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.lots import Lot
+from rewardpoints.domain.reasons import ExplainedAccount, why
 from rewardpoints.domain.redemptions import Redemption
-from rewardpoints.operate.explain import ExplainedAccount, why
 from rewardpoints.operate.terminal import out, print_json, print_line, when
 
 MOST_ROWS: Final = 60

@@ -12,7 +12,7 @@ import pytest
 
 from rewardpoints.app.commands import read_topic
 from rewardpoints.domain.accounts import account_of
-from rewardpoints.domain.dead_letters import LetterAction, LetterFilter, LetterId, LetterState
+from rewardpoints.domain.dead_letters import Chosen, Handled, LetterAction, LetterFilter, LetterId, LetterState
 from rewardpoints.domain.errors import NotFound
 from rewardpoints.domain.instants import parse_instant
 from rewardpoints.domain.redemptions import RedemptionState
@@ -20,8 +20,6 @@ from rewardpoints.events import dead_letters as headers
 from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.operate.dead_letters import (
-    Chosen,
-    Handled,
     discard_letters,
     list_letters,
     retry_letters,
