@@ -180,6 +180,7 @@ async def test_a_replay_is_followed_to_its_end(stage: Stage) -> None:
     stage.desk.replays.views[ended.replay.id] = ended
     await expect(stage.page.get_by_text("finished")).to_be_visible()
     await expect(stage.page.get_by_role("button", name="Cancel")).to_have_count(0)
+    await expect(stage.page.get_by_role("button", name="Pause")).to_be_hidden()
 
 
 async def test_settings_are_changed_in_the_form(stage: Stage) -> None:
