@@ -10,7 +10,8 @@ from playwright.async_api import Browser, ConsoleMessage, Dialog, Error, Page, R
 from rewardpoints.domain.liability import Liability, PeriodLength
 from rewardpoints.domain.replays import ReplayState
 from tests.console.chromium import DESK, MISSING, PHONE, WAIT_MS, chromium, running_chromium, served, sign_in
-from tests.console.harness import ALL, HOSTILE, TENANT, Desk, a_letter, a_replay, a_state
+from tests.console.fakes import TENANT, a_letter, a_replay, a_state
+from tests.console.harness import ALL, HOSTILE, Desk
 from tests.console.samples import CUSTOMER, fill
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason=MISSING)
