@@ -74,38 +74,46 @@ def create_console(
     SiteSettingsPages(ports.site_settings, site_settings, clock).add_to(pages)
     signing = Signing(pages, gate, sessions, randomness, secure_cookie=settings.secure_cookie)
 
-    async def asset(request: Request) -> Response:
+    files = _Files(assets, renderer)
+    return Starlette(
+        routes=[
+            Route("/console", files.start),
+            Route("/console/", files.start),
+            Route("/console/static/{name}", files.asset),
+            *signing.routes(),
+            *pages.routes,
+        ],
+        exception_handlers={HTTPException: files.missing},
+        middleware=[Middleware(_Guarded, metrics=metrics)],
+    )
+
+
+class _Files:
+    """What is served without a session, and what is not there."""
+
+    def __init__(self, assets: Assets, renderer: Renderer) -> None:
+        self._assets = assets
+        self._renderer = renderer
+
+    async def start(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
+        return RedirectResponse(START, status_code=303)
+
+    async def asset(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in ASSETS:
             raise HTTPException(404)
-        return assets.answer(name)
+        return self._assets.answer(name)
 
-    async def start(request: Request) -> Response:  # noqa: ARG001 - Starlette passes it
-        return RedirectResponse(START, status_code=303)
-
-    async def plain(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        return renderer.answer(
+    async def missing(self, request: Request, error: Exception) -> Response:
+        return self._renderer.answer(
             "error.html",
             visitor=None,
             part="part=" in request.url.query,
-            status=status,
+            status=error.status_code if isinstance(error, HTTPException) else 500,
             path="",
             title="No such page",
             message="The console has no page at this address.",
         )
-
-    return Starlette(
-        routes=[
-            Route("/console", start),
-            Route("/console/", start),
-            Route("/console/static/{name}", asset),
-            *signing.routes(),
-            *pages.routes,
-        ],
-        exception_handlers={HTTPException: plain},
-        middleware=[Middleware(_Guarded, metrics=metrics)],
-    )
 
 
 class _Guarded:

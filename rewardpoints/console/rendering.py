@@ -16,13 +16,17 @@ from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.lag import MOST_COUNTED
 
 PACKAGE: Final = "rewardpoints.console"
-ASSETS: Final[Mapping[str, str]] = {"console.css": "text/css", "console.js": "text/javascript"}
+ASSETS: Final[Mapping[str, str]] = {
+    "console.css": "text/css",
+    "console.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 NOTHING: Final = "\N{EN DASH}"
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 class Assets:
-    """The style sheet and the script, each under an address that changes with its content."""
+    """The style sheet, the script and the icon, each under an address that changes with its content."""
 
     def __init__(self) -> None:
         folder = files(PACKAGE).joinpath("static")

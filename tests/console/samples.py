@@ -14,7 +14,8 @@ from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionS
 from rewardpoints.domain.replays import ReplayState
 from rewardpoints.domain.site_settings import SettingsVersion, parse_site_settings
 from tests.api.harness import OPTION
-from tests.console.harness import TENANT, Desk, a_letter, a_replay
+from tests.console.fakes import TENANT, a_letter, a_replay
+from tests.console.harness import Desk
 from tests.domain.builders import a_lot, a_redemption
 
 CUSTOMER = "C1001"

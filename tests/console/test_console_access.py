@@ -246,7 +246,7 @@ async def test_every_answer_carries_the_security_headers(desk: Desk) -> None:
 
 
 async def test_only_the_consoles_own_files_are_served(desk: Desk) -> None:
-    for name in ("console.css", "console.js"):
+    for name in ("console.css", "console.js", "icon.svg"):
         assert (await desk.browser().get(f"/static/{name}")).status_code == 200
     for name in ("..%2Fapplication.py", "x.css", ""):
         assert (await desk.browser().get(f"/static/{name}")).status_code == 404

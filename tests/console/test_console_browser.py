@@ -10,7 +10,8 @@ from playwright.async_api import Browser, ConsoleMessage, Dialog, Error, Page, R
 from rewardpoints.domain.liability import Liability, PeriodLength
 from rewardpoints.domain.replays import ReplayState
 from tests.console.chromium import DESK, MISSING, PHONE, WAIT_MS, chromium, running_chromium, served, sign_in
-from tests.console.harness import ALL, HOSTILE, TENANT, Desk, a_letter, a_replay, a_state
+from tests.console.fakes import TENANT, a_letter, a_replay, a_state
+from tests.console.harness import ALL, HOSTILE, Desk
 from tests.console.samples import CUSTOMER, fill
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason=MISSING)
@@ -180,6 +181,7 @@ async def test_a_replay_is_followed_to_its_end(stage: Stage) -> None:
     stage.desk.replays.views[ended.replay.id] = ended
     await expect(stage.page.get_by_text("finished")).to_be_visible()
     await expect(stage.page.get_by_role("button", name="Cancel")).to_have_count(0)
+    await expect(stage.page.get_by_role("button", name="Pause")).to_be_hidden()
 
 
 async def test_settings_are_changed_in_the_form(stage: Stage) -> None:

@@ -11,7 +11,8 @@ from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.history import History
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.redemptions import CouponOrder, RedemptionState
-from tests.console.harness import HOSTILE, TENANT, Desk, elements_of, scripts_of, text_of
+from tests.console.fakes import TENANT
+from tests.console.harness import HOSTILE, Desk, elements_of, scripts_of, text_of
 from tests.domain.builders import a_lot, a_redemption
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from rewardpoints.console.ports import ServiceUnavailable
 from rewardpoints.domain.dead_letters import LetterAction, LetterId, LetterState
-from tests.console.harness import HOSTILE, TENANT, Desk, a_letter, elements_of, fields_of, scripts_of, text_of
+from tests.console.fakes import TENANT, a_letter
+from tests.console.harness import HOSTILE, Desk, elements_of, fields_of, scripts_of, text_of
 
 VIEW = "rewardspoints.rewardpoints_view"
 ACT = "/console/dead-letters/act"

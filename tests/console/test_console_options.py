@@ -10,7 +10,8 @@ from rewardpoints.domain.redeem_options import RedeemOption, option_content
 from rewardpoints.domain.site_settings import Rounding, SettingsVersion, parse_site_settings
 from rewardpoints.settings import SiteSettingsMode, SiteSettingsSettings
 from tests.api.harness import OPTION
-from tests.console.harness import HOSTILE, TENANT, Desk, fields_of, scripts_of, text_of
+from tests.console.fakes import TENANT
+from tests.console.harness import HOSTILE, Desk, fields_of, scripts_of, text_of
 
 SAVE_OPTION = "/console/redeem-options/save"
 SAVE_SETTINGS = "/console/site-settings/save"

@@ -5,7 +5,8 @@ import asyncio
 from rewardpoints.console.ports import ServiceUnavailable
 from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.lag import State
-from tests.console.harness import HOSTILE, Desk, a_state, elements_of, scripts_of, text_of
+from tests.console.fakes import a_state
+from tests.console.harness import HOSTILE, Desk, elements_of, scripts_of, text_of
 
 
 async def test_it_shows_first_that_it_is_being_made_and_then_itself(desk: Desk) -> None:

@@ -9,7 +9,8 @@ from rewardpoints.console.ports import ServiceUnavailable
 from rewardpoints.domain.differences import Difference, facts_of
 from rewardpoints.domain.errors import InvalidInput, LedgerUnavailable
 from rewardpoints.domain.replays import ReplayRequest, ReplayScope, ReplayState
-from tests.console.harness import HOSTILE, TENANT, Desk, a_replay, elements_of, fields_of, scripts_of, text_of
+from tests.console.fakes import TENANT, a_replay
+from tests.console.harness import HOSTILE, Desk, elements_of, fields_of, scripts_of, text_of
 from tests.domain.builders import a_lot
 
 VIEW = "rewardspoints.rewardpoints_view"

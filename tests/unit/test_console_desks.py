@@ -27,7 +27,7 @@ from rewardpoints.settings import (
     Settings,
     SiteSettingsSettings,
 )
-from tests.console.harness import a_state
+from tests.console.fakes import a_state
 from tests.e2e.stack import until
 
 REQUEST = ReplayRequest(topic="order-completed", begin="beginning", tenant="shop")

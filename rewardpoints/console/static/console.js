@@ -51,6 +51,10 @@ async function keepLoading(part) {
       refreshed.textContent = "Refreshed every " + live + " seconds.";
     }
     const ended = part.querySelector("[data-ended]") !== null;
+    if (ended && button && refreshed) {
+      button.hidden = true;
+      refreshed.textContent = "";
+    }
     if (found.again && (live ? !ended : !found.ok && part.querySelector("[data-unreachable]") !== null)) {
       next(found.ok ? live : RETRY_SECONDS);
     }
