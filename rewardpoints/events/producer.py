@@ -7,6 +7,7 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from rewardpoints.events.connection import client_options
 from rewardpoints.events.lost_connections import tell_lost_connections
@@ -18,6 +19,7 @@ logger = structlog.get_logger(__name__)
 MAX_BATCH_BYTES: Final = 262_144
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 READY_TIMEOUT_SECONDS: Final = 3.0
+MOST_LOOKS: Final = 8
 
 TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 """What a message is refused with for its size."""
@@ -36,6 +38,7 @@ class EventProducer:
         self._starting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._looks: set[asyncio.Task[bool]] = set()
 
     @property
     def max_message_bytes(self) -> int:
@@ -86,11 +89,24 @@ class EventProducer:
         return outcomes
 
     async def ready(self) -> bool:
-        """Whether the cluster answers, within a few seconds."""
+        """Whether a broker of the cluster answers, within a few seconds.
+
+        A look that takes longer is left to its own time-out, which closes the connection that it waits on. Cancelled,
+        it would leave a connection in use that has died without a word.
+        """
+        if len(self._looks) == MOST_LOOKS:
+            return False
+        look = asyncio.create_task(self._answers())
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+        await asyncio.wait([look], timeout=READY_TIMEOUT_SECONDS)
+        return look.done() and look.result()
+
+    async def _answers(self) -> bool:
         try:
-            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
-                producer = await self._connected()
-                await producer.client.fetch_all_metadata()
+            client = (await self._connected()).client
+            # By ``send``: aiokafka's own looks at metadata keep a connection that does not answer
+            await client.send(client.get_random_node(), MetadataRequest([]))
         except (KafkaError, TimeoutError, OSError):
             return False
         return True
@@ -98,6 +114,10 @@ class EventProducer:
     async def stop(self) -> None:
         """Send what is buffered, within a few seconds, and disconnect. Idempotent."""
         self._stopped = True
+        looks = list(self._looks)
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
         async with self._starting:
             if self._producer is not None:
                 self._discard(self._producer)

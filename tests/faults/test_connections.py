@@ -143,8 +143,8 @@ async def running(stack: Stack, **settings: str) -> AsyncIterator[Running]:
                 await process.kill()
 
 
-# Kafka in the long form only, for its time
-@pytest.mark.parametrize("server", [MONGODB, *([KAFKA] if LONG else [])])
+@pytest.mark.skipif(not LONG, reason="takes minutes: REWARDPOINTS_TEST_CONNECTION_FAULTS=1")
+@pytest.mark.parametrize("server", [MONGODB, KAFKA])
 async def test_events_and_redemptions_go_on_after_every_fault(stack: Stack, server: str, figures: Figures) -> None:
     recovered: list[str] = []
     async with running(stack) as service:
