@@ -5,6 +5,7 @@
 #   SEEDS=10000 SEED=7 how many seeds `make simulation` runs; or the one seed it replays
 #   SCENARIO=soak     which long run with real kills `make faults` does (default: all of them, some hours)
 #   REDEMPTIONS=1000 ERASE_ROUNDS=1000 CRASH_POINTS=200 how long `make faults-races` races
+#   EVENTS=1000000 LETTERS=5000 how much `make operators` replays and mends
 #   ARGS='...'        more arguments for `rewardpoints dev` (make run) or pytest (make test)
 
 SHELL := /bin/bash
@@ -29,7 +30,8 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test simulation faults faults-races test-apache-kafka lint format types check constraints clean
+.PHONY: help run test console-screenshots simulation faults faults-races operators test-apache-kafka lint format types check
+.PHONY: promtool constraints clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -73,6 +75,23 @@ faults-races: $(DEV_STAMP) ## run the races and broken connections of tests/faul
 	@REWARDPOINTS_TEST_REDEMPTIONS=$(or $(REDEMPTIONS),1000) REWARDPOINTS_TEST_ERASE_ROUNDS=$(or $(ERASE_ROUNDS),1000) \
 	  REWARDPOINTS_TEST_CRASH_POINTS=$(or $(CRASH_POINTS),200) REWARDPOINTS_TEST_CONNECTION_FAULTS=1 \
 	  $(BIN)/python -m pytest $(RACES) $(ARGS)
+
+# Only unpacked: nothing is installed or started, and no rights are needed but for a list of packages that is too old.
+promtool: ## fetch promtool, which checks the alert rules, from Debian's package prometheus, where apt-get has it
+	@if command -v promtool >/dev/null || [ -x .cache/promtool/usr/bin/promtool ]; then exit; fi; \
+	if ! command -v apt-get >/dev/null; then echo 'SKIPPED promtool: there is no apt-get'; exit; fi; \
+	mkdir -p .cache/promtool; cd .cache/promtool; \
+	{ apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } 2>/dev/null \
+	  && dpkg -x prometheus_*.deb . || echo 'SKIPPED promtool: apt-get cannot download the package prometheus'
+
+operators: $(DEV_STAMP) ## replay EVENTS=1000000 beside live traffic, mend LETTERS=5000 dead letters (an hour; much memory)
+	@REWARDPOINTS_TEST_REPLAY_EVENTS=$(or $(EVENTS),1000000) REWARDPOINTS_TEST_DEAD_LETTERS=$(or $(LETTERS),5000) \
+	  $(BIN)/python -m pytest tests/faults/test_replay_at_size.py \
+	  tests/e2e/test_dead_letters.py::test_six_kinds_of_dead_letters_mended_in_bulk $(ARGS)
+
+# Needs a Chromium, as the browser tests of `make test` do; it says so where there is none.
+console-screenshots: $(DEV_STAMP) ## take the screenshots of docs/console.md again
+	@$(BIN)/python -m tests.console docs/console
 
 lint: $(DEV_STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check

@@ -27,7 +27,10 @@ from rewardpoints.trial.simulate import Load, Report
 from rewardpoints.trial.simulate import simulate as offer
 from rewardpoints.trial.tokens import TrialTokens
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# As Markdown: Rich's own markup would take what stands in [brackets] for a style, and break paragraphs in their middle
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 topics = typer.Typer(no_args_is_help=True)
 indexes = typer.Typer(no_args_is_help=True)
 cli.add_typer(topics, name="topics", help="Create, read and write Kafka topics.")
@@ -117,10 +120,18 @@ def topics_create(data: TrialFolder = None) -> None:
 def topics_read(
     topic: Annotated[str, typer.Argument(help="The topic.")],
     last: Annotated[int, typer.Option(help="How many of the newest records.", min=1, max=10_000)] = 10,
+    at: Annotated[
+        str | None, typer.Option(metavar="PARTITION/OFFSET", help="The one record there, as 3/1042, instead.")
+    ] = None,
     data: TrialFolder = None,
 ) -> None:
-    """Print the newest records of a topic, oldest first, as JSON."""
-    for record in _run(commands.read_topic(_settings(data).kafka, topic, last)):
+    """Print the newest records of a topic, oldest first, as JSON; or one record, as logs and dead letters name it."""
+    kafka = _settings(data).kafka
+    if at is None:
+        records = _run(commands.read_topic(kafka, topic, last))
+    else:
+        records = [_run(commands.read_record(kafka, topic, *_place(at)))]
+    for record in records:
         typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
 
 
@@ -195,6 +206,13 @@ def _print_report(report: Report) -> None:
         parts = value.items() if isinstance(value, dict) else ()
         table.add_row(name, "  ".join(f"{key} {number}" for key, number in parts) or str(value))
     Console().print(table)
+
+
+def _place(text: str) -> tuple[int, int]:
+    partition, separator, offset = text.partition("/")
+    if not (separator and partition.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is not PARTITION/OFFSET", param_hint="--at")
+    return int(partition), int(offset)
 
 
 def _header(text: str) -> tuple[str, bytes]:

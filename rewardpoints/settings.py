@@ -210,6 +210,22 @@ class SiteSettingsSettings(BaseSettings):
         return self
 
 
+class ConsoleSettings(BaseSettings):
+    """``REWARDPOINTS_CONSOLE_*``: the operators' pages, which the API process serves."""
+
+    model_config = _config("CONSOLE_")
+
+    enabled: bool = Field(default=False, description="serve the console at /console")
+    session_seconds: int = Field(3600, ge=60, le=86_400, description="a session ends then, or with its token")
+    session_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="signs sessions; the same in every API process",
+    )
+    secure_cookie: bool = Field(default=True, description="the session's cookie is sent over HTTPS only")
+    answer_seconds: float = Field(30, gt=0, le=600, description="longest a page may take")
+
+
 class ServiceSettings(BaseSettings):
     """``REWARDPOINTS_*`` of no group: which parts a process runs, and the limits of redemptions."""
 
@@ -248,6 +264,7 @@ class Settings:
         http: HttpSettings,
         site_settings: SiteSettingsSettings,
         service: ServiceSettings,
+        console: ConsoleSettings | None = None,
         token: TokenSettings | None = None,
         jwks: JwksSettings | None = None,
     ) -> None:
@@ -261,6 +278,7 @@ class Settings:
         self.http = http
         self.site_settings = site_settings
         self.service = service
+        self.console = console
         self.token = token
         self.jwks = jwks
 
@@ -290,6 +308,7 @@ _GROUPS: Final[dict[str, type[BaseSettings]]] = {
     "http": HttpSettings,
     "site_settings": SiteSettingsSettings,
     "service": ServiceSettings,
+    "console": ConsoleSettings,
 }
 _TOKEN_GROUPS: Final[dict[str, type[BaseSettings]]] = {"token": TokenSettings, "jwks": JwksSettings}
 

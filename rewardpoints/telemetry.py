@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 NAMESPACE: Final = "rewardpoints"
 
@@ -17,11 +17,18 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.build = Info("build", "The running version", namespace=NAMESPACE, registry=self.registry)
+        self.server_up = self._gauge("server_up", "Whether a server answered the last /readyz", "server")
         self.records_read = self._counter("records_read", "Records taken from a topic", "topic")
         self.lots_added = self._counter("lots_added", "Lots the ledger took from orders")
         self.lots_already_there = self._counter("lots_already_there", "Orders whose lot existed")
         self.lots_differing = self._counter("lots_differing", "Existing lots a duplicate would have made differently")
         self.orders_skipped = self._counter("orders_skipped", "Orders that earn nothing", "reason")
+        self.erasures_due = self._gauge("erasures_due", "Erasures to be looked at again")
+        self.erasures_due_oldest_seconds = self._gauge(
+            "erasures_due_oldest_seconds", "For how long the oldest erasure has been due"
+        )
         self.erased_lots_removed = self._counter("erased_lots_removed", "Lots of erased customers a batch brought back")
         self.dead_letters = self._counter("dead_letters", "Records sent to the dead-letter topic", "topic", "reason")
         self.batch_retries = self._counter("batch_retries", "Repeated tries of a batch", "topic")
@@ -37,6 +44,9 @@ class Metrics:
             registry=self.registry,
             buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000),
         )
+        self.lag_records = self._gauge("lag_records", "Records not handled yet", "topic", "partition")
+        self.lag_seconds = self._gauge("lag_seconds", "Age of the next record, 0 without lag", "topic", "partition")
+        self.topic_partitions = self._gauge("topic_partitions", "Partitions of a topic that is read", "topic")
         self.event_age_seconds = self._histogram("event_age_seconds", "From record timestamp to committed", "topic")
         self.redemptions = self._counter("redemptions", "Redemptions by outcome", "outcome")
         self.redemption_attempts = self._counter("redemption_attempts", "Transactions tried for redemptions")

@@ -53,11 +53,16 @@ class OperatorEndpoints:
         return json_answer({"status": "ok"})
 
     async def readiness(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
-        """200 where everything required answers, else 503; what is optional is shown as degraded."""
+        """200 where everything required answers, else 503; what is optional is shown as degraded.
+
+        What it finds becomes the metric ``server_up`` too.
+        """
         names = [*self._checks.required, *self._checks.optional]
         checks = [*self._checks.required.values(), *self._checks.optional.values()]
         states = dict(zip(names, await asyncio.gather(*map(_state, checks)), strict=True))
         ready = all(states[name]["status"] == "up" for name in self._checks.required)
+        for name, state in states.items():
+            self._metrics.server_up.labels(name).set(state["status"] == "up")
         for name in self._checks.optional:
             if states[name]["status"] != "up":
                 states[name]["status"] = "degraded"

@@ -29,12 +29,16 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling. ``customer_id`` is set for a customer's token only; a guest has neither it nor scopes."""
+    """Who is calling. ``customer_id`` is set for a customer's token only; a guest has neither it nor scopes.
+
+    ``expires_at`` is when the token ends, in seconds since 1970.
+    """
 
     tenant: str
     scopes: frozenset[str]
     subject: str
     customer_id: str | None
+    expires_at: float = MAX_TIME_SECONDS
 
 
 class TokenVerifier:
@@ -93,8 +97,8 @@ class TokenVerifier:
         except InvalidInput as error:
             raise InvalidToken(str(error)) from error
         if customer_id == ANONYMOUS_CUSTOMER:  # a guest, whatever else the token says
-            return Principal(tenant, frozenset(), subject, None)
-        return Principal(tenant, frozenset(scope.split()[:MAX_SCOPES]), subject, customer_id)
+            return Principal(tenant, frozenset(), subject, None, claims["exp"])
+        return Principal(tenant, frozenset(scope.split()[:MAX_SCOPES]), subject, customer_id, claims["exp"])
 
 
 def _id_claim(name: str, value: Any) -> str:

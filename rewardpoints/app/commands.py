@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from rewardpoints.app.service import utc_now
+from rewardpoints.app.clock import utc_now
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.events import topics
-from rewardpoints.events.inspection import KAFKA_ERRORS, describe, last_records
+from rewardpoints.events.inspection import KAFKA_ERRORS, describe, last_records, record_at
 from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.ledger.ledger import Ledger
@@ -46,6 +46,19 @@ async def read_topic(kafka: KafkaSettings, topic: str, count: int) -> list[dict[
     """
     with kafka_errors():
         return [describe(record) for record in await last_records(kafka, topic, count)]
+
+
+async def read_record(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> dict[str, Any]:
+    """The record at a place of a topic as JSON values.
+
+    Raises:
+        ServerRefused: Kafka cannot be reached, or there is no such record.
+    """
+    with kafka_errors():
+        record = await record_at(kafka, topic, partition, offset)
+    if record is None:
+        raise ServerRefused(f"there is no record {topic}/{partition}/{offset}, or not any more")
+    return describe(record)
 
 
 class TopicWriter:

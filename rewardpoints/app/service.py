@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -20,6 +19,8 @@ from rewardpoints.api.operations import ReadinessChecks, create_operations_app
 from rewardpoints.api.ports import Ports
 from rewardpoints.api.server import HttpServer
 from rewardpoints.api.tokens import TokenVerifier
+from rewardpoints.app.clock import utc_now
+from rewardpoints.app.console import Console, beside
 from rewardpoints.app.erasure_looks import look_at_erasures
 from rewardpoints.app.readiness import KafkaCheck, LedgerCheck
 from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
@@ -86,11 +87,6 @@ class Parts:
         )
 
 
-def utc_now() -> datetime:
-    """The clock of every process."""
-    return datetime.now(UTC)
-
-
 class Service:
     """One process: the parts it runs, over one ledger and one Kafka producer.
 
@@ -105,6 +101,7 @@ class Service:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self.metrics = Metrics()
+        self.metrics.build.info({"version": __version__})
         security(settings.kafka)  # certificates that cannot be read end the start, and not each try to connect
         self.ledger = Ledger.open(settings.mongodb, settings.service, settings.site_settings, utc_now, self.metrics)
         self.producer = EventProducer(settings.kafka)
@@ -120,6 +117,7 @@ class Service:
         )
         self._http_client = httpx.AsyncClient(follow_redirects=False)
         self._keys: KeyRing | None = None
+        self._console: Console | None = None
         self.http = HttpServer(
             self._api() if parts.api else self._operations(),
             host=settings.http.host,
@@ -137,7 +135,7 @@ class Service:
         await self._events.start()
         self._run_beside(self._note_ledger())
         if self._parts.orders:
-            self._run_beside(look_at_erasures(self.ledger.accounts, self._stopping))
+            self._run_beside(look_at_erasures(self.ledger.accounts, self.metrics, self._stopping))
         if self._parts.coupon_answers and self._settings.service.unanswered_charge_back_seconds:
             self._run_beside(
                 self._unanswered(self._settings.service.unanswered_charge_back_seconds).run(self._stopping)
@@ -181,6 +179,8 @@ class Service:
             last_first.push_async_callback(self._events.stop)
             last_first.callback(self._stopping.set)
             last_first.push_async_callback(self._api_publisher.drain, PUBLISH_DRAIN_SECONDS)
+            if self._console is not None:
+                last_first.push_async_callback(self._console.stop)
             last_first.push_async_callback(self.http.stop)
         if self._failed.done():
             self._failed.exception()  # seen by whoever waited, or of no interest any more
@@ -307,7 +307,8 @@ class Service:
             algorithms=settings.token.algorithms,
             cache_seconds=settings.jwks.cache_seconds,
         )
-        return create_app(
+        verifier = TokenVerifier(settings.token, self._keys)
+        api = create_app(
             ports=Ports(
                 accounts=ledger.accounts,
                 redemptions=ledger.redemptions,
@@ -318,7 +319,7 @@ class Service:
             ),
             http=settings.http,
             site_settings=settings.site_settings,
-            verifier=TokenVerifier(settings.token, self._keys),
+            verifier=verifier,
             clock=utc_now,
             metrics=self.metrics,
             readiness=ReadinessChecks(
@@ -327,6 +328,10 @@ class Service:
             asyncapi=asyncapi(settings.kafka, version=__version__),
             randomness=secrets.token_bytes,
         )
+        if settings.console is None or not settings.console.enabled:
+            return api
+        self._console = Console(settings, settings.console, ledger, verifier, self.metrics)
+        return beside(api, self._console.app)
 
     def _operations(self) -> ASGIApp:
         """Health and metrics of a process without the API. It needs both servers to do anything at all."""

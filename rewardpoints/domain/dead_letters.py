@@ -1,8 +1,9 @@
 """Dead letters as an operator deals with them: which ones, and what was done about each."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
@@ -11,6 +12,8 @@ from rewardpoints.domain.errors import InvalidInput
 
 RETRY_GIVEN_UP_AFTER: Final = timedelta(minutes=10)
 """A letter that is ``retrying`` for longer was left by an operator's process that died: it may be retried again."""
+
+MOST_PROBLEMS: Final = 100
 
 _OFFSET: Final = re.compile("[0-9]{1,18}")
 
@@ -68,6 +71,35 @@ class LetterFilter:
     source_topic: str | None = None
     since: datetime | None = None
     before: datetime | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Handled:
+    """What became of the letters that matched: done, being dealt with by somebody else, or impossible and why.
+
+    In a dry run ``done`` are those that would be. ``problems`` are the first hundred.
+    """
+
+    matched: int = 0
+    done: int = 0
+    taken: int = 0
+    impossible: int = 0
+    by_reason: Counter[str] = field(default_factory=Counter)
+    problems: dict[LetterId, str] = field(default_factory=dict)
+
+    def cannot(self, letter: LetterId, why: str) -> None:
+        """Note a letter that nothing can be done about."""
+        self.impossible += 1
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems[letter] = why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Letters by their ids, or those that match a filter. Of one with ids only the tenant counts."""
+
+    ids: Sequence[LetterId] = ()
+    matching: LetterFilter = field(default_factory=LetterFilter)
 
 
 def can_be_claimed(action: LetterAction | None, now: datetime) -> bool:

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+MOST_COUNTED: Final = 10_000
+"""Counts stop here: without a results topic every redemption stays unanswered, and looking must stay cheap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CouponBacklog:
-    """What coupon requests wait for. Counts stop at 10,000; ages are those of the redemptions.
+    """What coupon requests wait for. Counts stop at ``MOST_COUNTED``; ages are those of the redemptions.
 
     ``unpublished``: the broker has not acknowledged them. ``waiting``: neither issued nor charged back, of which
     ``overdue`` for longer than the service's limit. ``issued`` and ``charged_back``: of those redeemed since ``since``.
@@ -136,6 +140,14 @@ class CouponBacklog:
     since: datetime
     issued: int
     charged_back: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the service is at an instant: on Kafka, and with coupons."""
+
+    lag: Lag
+    coupons: CouponBacklog
 
 
 def lag_of(look: KafkaLook, earlier: KafkaLook | None = None) -> Lag:

@@ -20,6 +20,19 @@ Bound = Literal["beginning", "end"] | datetime | int
 """Where a replay begins or ends: an end of the topic, a record's timestamp, or an offset."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """What to replay; ``rate`` is the most records a second. Times are the records' own timestamps."""
+
+    topic: str
+    begin: Bound
+    end: Bound = "end"
+    partition: int | None = None
+    tenant: str | None = None
+    customer_id: str | None = None
+    rate: float | None = None
+
+
 class ReplayState(StrEnum):
     """What has become of a replay. One that was killed stays ``running``; resuming it is always safe."""
 
@@ -142,8 +155,8 @@ class Replays(Protocol):
         """One replay."""
         ...
 
-    async def recent(self, limit: int) -> Sequence[Replay]:
-        """The replays that moved last, newest first."""
+    async def recent(self, limit: int, *, tenant: str | None = None) -> Sequence[Replay]:
+        """The replays that moved last, newest first; where a tenant is named, those of its orders only."""
         ...
 
     async def take_over(self, replay_id: str, at: datetime) -> Replay:

@@ -28,6 +28,8 @@ class CouponResultConsumer:
         self._dead_letters = dead_letters
         self._flood_guard = flood_guard
         self._metrics = metrics
+        for outcome in ("issued", "repeated", _OTHER_STATUS):  # at 0: shown wherever results are read at all
+            metrics.coupon_results.labels(outcome)
 
     async def handle(self, records: Sequence[Record]) -> None:
         """Apply each record in order. When this returns, each is in the ledger, skipped and counted, or a dead letter.

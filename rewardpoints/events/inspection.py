@@ -49,6 +49,33 @@ async def last_records(settings: KafkaSettings, topic: str, count: int) -> Seque
     return records[-count:]
 
 
+async def record_at(settings: KafkaSettings, topic: str, partition: int, offset: int) -> Record | None:
+    """The record at a place of a topic; None where there is none, or not any more. Blocks for a few seconds at most.
+
+    Raises:
+        KafkaError: Kafka cannot be reached, or there is no such topic or partition.
+    """
+    place = TopicPartition(topic, partition)
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
+    await consumer.start()
+    try:
+        if partition not in await partitions_of(consumer, topic):
+            raise UnknownTopicOrPartitionError(f"topic {topic} has no partition {partition}")
+        first = (await consumer.beginning_offsets([place]))[place]
+        end = (await consumer.end_offsets([place]))[place]
+        if not first <= offset < end:
+            return None
+        consumer.assign([place])
+        consumer.seek(place, offset)
+        for _ in range(EMPTY_POLLS):
+            found: Sequence[Record] = (await consumer.getmany(timeout_ms=POLL_MS, max_records=1)).get(place, ())
+            if found:
+                return found[0] if found[0].offset == offset else None
+        return None
+    finally:
+        await consumer.stop()
+
+
 async def partitions_of(consumer: Any, topic: str) -> list[int]:
     """The partitions of a topic. All topics are listed first: asking for one that is not there may create it."""
     if topic not in await consumer.topics():

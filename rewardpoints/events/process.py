@@ -15,7 +15,7 @@ from rewardpoints.events.diagnosis import why_unreachable
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.events.raw_subscriber import OnFatal, RawSubscriber
 from rewardpoints.events.relay import Relay
-from rewardpoints.events.waiting import pause
+from rewardpoints.events.waiting import cut_short, pause
 from rewardpoints.settings import KafkaSettings
 
 logger = structlog.get_logger(__name__)
@@ -96,7 +96,7 @@ class EventsProcess:
             return
         self._reading.add(subscriber.name)
         logger.info("subscriber_reads", topic=subscriber.topic, group=subscriber.group)
-        await self._stopping.wait()
+        await cut_short(subscriber.watch_lag(), self._stopping, grace_seconds=0)
         self._reading.discard(subscriber.name)
         await broker.stop()
 

@@ -22,10 +22,11 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
-from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
+from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable, RejectReason
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.connection import consumer_group
 from rewardpoints.events.flood_guard import FloodOfBadRecords
+from rewardpoints.events.lag_watch import LagWatch
 from rewardpoints.events.messages import Record, UndecodableRecord
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings
@@ -95,6 +96,7 @@ class RawSubscriber:
         self._one_by_one = one_by_one
         self._given_up = False
         self._paused = False
+        self._lag = LagWatch(topic, metrics, clock)
         self._subscriber: BatchSubscriber | None = None
 
     @property
@@ -134,6 +136,15 @@ class RawSubscriber:
         assert isinstance(subscriber, BatchSubscriber)  # noqa: S101 - what ``batch=True`` makes
         self._subscriber = subscriber
         self._metrics.consumption_paused.labels(self.topic).set(0)
+        # at 0, so that the first one is an increase too
+        for reason in RejectReason:
+            self._metrics.dead_letters.labels(self.topic, reason.value)
+        for counter in (self._metrics.batch_retries, self._metrics.commits_failed):
+            counter.labels(self.topic)
+
+    async def watch_lag(self) -> None:
+        """Keep the metrics of how far it is behind, from when its broker has started until ``stopping`` is set."""
+        await self._lag.run(self._consumer, self._stopping)
 
     async def _apart(self, context: Context, records: Sequence[Record]) -> None:
         """Work outside the framework's context, which holds the batch: every timer started in it would hold it too.
@@ -146,6 +157,13 @@ class RawSubscriber:
         if self._given_up or self._stopping.is_set():
             self._given_up = True  # a later batch must not be committed past this one
             return
+        self._lag.take(records)
+        try:
+            await self._work_through(records)
+        finally:
+            self._lag.let_go()
+
+    async def _work_through(self, records: Sequence[Record]) -> None:
         started = time.monotonic()
         handled: list[Record] = []
         try:
@@ -174,6 +192,7 @@ class RawSubscriber:
                 if not await self._handled(part):
                     return
                 handled += part
+                self._lag.through(part)
                 self._stay_in_group()
         finally:
             self._note_resumed()

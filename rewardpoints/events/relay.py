@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -130,16 +129,30 @@ class Relay:
 
         An unreachable ledger or Kafka is waited for, with growing pauses.
         """
-        await cut_short(self._work(stopping), stopping, grace_seconds=STOP_SECONDS)
+        await cut_short(self._side_by_side(stopping), stopping, grace_seconds=STOP_SECONDS)
+
+    async def _side_by_side(self, stopping: asyncio.Event) -> None:
+        """Observing waits for no acknowledgement of Kafka's: just when none comes the figures matter."""
+        tasks = [asyncio.create_task(self._keep_observing(stopping)), asyncio.create_task(self._work(stopping))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _keep_observing(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            try:
+                await self._observe()
+            except LedgerUnavailable as error:
+                logger.warning("coupon_requests_not_counted", error=str(error))
+            await pause(OBSERVE_SECONDS, stopping)
 
     async def _work(self, stopping: asyncio.Event) -> None:
         wait_seconds = self._poll_seconds
-        observed_at = self._clock() - timedelta(seconds=OBSERVE_SECONDS)
         while not stopping.is_set():
             try:
-                if (self._clock() - observed_at).total_seconds() >= OBSERVE_SECONDS:
-                    observed_at = self._clock()
-                    await self._observe()
                 taken, published = await self.publish_due()
             except (KafkaError, LedgerUnavailable) as error:
                 logger.warning("relay_waits", error=type(error).__name__, pause_seconds=wait_seconds)

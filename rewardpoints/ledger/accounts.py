@@ -16,7 +16,7 @@ from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
 from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
 from rewardpoints.ledger.driver import Collection, Database, Session, driver_errors
-from rewardpoints.ledger.tombstones import Look, Tombstones
+from rewardpoints.ledger.tombstones import ErasuresDue, Look, Tombstones
 from rewardpoints.ledger.transactions import AttemptFailed, run
 
 logger = structlog.get_logger(__name__)
@@ -170,6 +170,14 @@ class Accounts:
         if failure is not None:
             raise failure
         return len(due)
+
+    async def erasures_due(self) -> ErasuresDue:
+        """How many erasures ``look_again`` would look at now.
+
+        Raises:
+            LedgerUnavailable
+        """
+        return await self._tombstones.waiting()
 
     async def _look_again(self, look: Look) -> None:
         account, erased_at = look.tombstone.account, look.tombstone.erased_at

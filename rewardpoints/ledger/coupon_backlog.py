@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from rewardpoints.domain.instants import EARLIEST
-from rewardpoints.domain.lag import CouponBacklog
+from rewardpoints.domain.lag import MOST_COUNTED, CouponBacklog
 from rewardpoints.domain.redemptions import RedemptionState
 from rewardpoints.ledger.driver import Database, driver_errors
-from rewardpoints.ledger.redemptions import MOST_COUNTED
 
 RECENT: Final = timedelta(days=1)
 """How far back issued and charged-back redemptions are counted."""

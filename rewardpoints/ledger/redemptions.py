@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
 from rewardpoints.domain.errors import LedgerUnavailable, RecordRejected, RejectReason
 from rewardpoints.domain.instants import EARLIEST, to_milliseconds
+from rewardpoints.domain.lag import MOST_COUNTED
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import RedemptionCounts
 from rewardpoints.domain.redemptions import Redemption, RedemptionIntent, RedemptionState
@@ -16,9 +17,6 @@ from rewardpoints.ledger.documents import lot_document, redemption_from
 from rewardpoints.ledger.driver import Collection, Database, Document, Session, driver_errors
 from rewardpoints.ledger.spending import Spending
 from rewardpoints.ledger.transactions import run
-
-MOST_COUNTED: Final = 10_000
-"""Counts stop here: without a results topic every redemption stays unanswered, and metrics must stay cheap."""
 
 
 class Redemptions:

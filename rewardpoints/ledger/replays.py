@@ -39,14 +39,19 @@ class Replays:
             found = await self._replays.find_one({"_id": replay_id})
         return _replay(found) if found else None
 
-    async def recent(self, limit: int) -> Sequence[Replay]:
-        """The replays that moved last, newest first.
+    async def recent(self, limit: int, *, tenant: str | None = None) -> Sequence[Replay]:
+        """The replays that moved last, newest first; where a tenant is named, those of its orders only.
 
         Raises:
             LedgerUnavailable
         """
         with driver_errors():
-            found = await self._replays.find({}).sort("updatedAt", -1).limit(limit).to_list(None)
+            found = (
+                await self._replays.find({} if tenant is None else {"tenant": tenant})
+                .sort("updatedAt", -1)
+                .limit(limit)
+                .to_list(None)
+            )
         return [_replay(document) for document in found]
 
     async def take_over(self, replay_id: str, at: datetime) -> Replay:

@@ -1,10 +1,11 @@
 """Site settings as they are stored: an append-only list of versions for each site."""
 
 from collections.abc import Collection as Sites
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pymongo.errors import DuplicateKeyError
 
+from rewardpoints.domain.accounts import tenant_range
 from rewardpoints.domain.ports import SiteKey
 from rewardpoints.domain.site_settings import SettingsHistory, SettingsVersion
 from rewardpoints.ledger.documents import settings_document, settings_from, site_key
@@ -46,6 +47,17 @@ class SiteSettingsStore:
             site: SettingsHistory(tuple(sorted(listed, key=lambda version: version.version)))
             for site, listed in versions.items()
         }
+
+    async def site_codes(self, tenant: str) -> Sequence[str]:
+        """The sites of the tenant that have settings, in order.
+
+        Raises:
+            LedgerUnavailable
+        """
+        low, high = tenant_range(tenant)  # a site's key begins as an account's does
+        with driver_errors():
+            found = await self._versions.find({"site": {"$gte": low, "$lt": high}}, {"siteCode": 1}).to_list(None)
+        return sorted({document["siteCode"] for document in found})
 
     async def append(self, version: SettingsVersion) -> bool:
         """Store the next version; False when that number was taken meanwhile, also by this very version.

@@ -51,6 +51,8 @@ class Spending:
         self._database = database
         self._clock = clock
         self._metrics = metrics
+        for outcome in (*_OUTCOMES.values(), "redeemed", "repeated", "refused", "failed"):
+            metrics.redemptions.labels(outcome)  # at 0, so that the first one is an increase too
         self._timeout_seconds = timeout_seconds
         self._queue = AccountQueue(queue_per_account)
 

@@ -25,12 +25,23 @@ LOOK_AGAIN_AFTER: Final = timedelta(minutes=10)
 its look. It tries no more once it knows, so this is a matter of one try and its time-outs."""
 
 
+MOST_COUNTED: Final = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """A look that is due: at an erasure that may be over, or at one that did not end."""
 
     tombstone: Tombstone
     unfinished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ErasuresDue:
+    """How many erasures wait for a look, at most ``MOST_COUNTED``, and for how long the oldest has waited."""
+
+    count: int
+    oldest_seconds: float
 
 
 class Tombstones:
@@ -99,6 +110,22 @@ class Tombstones:
         with driver_errors():
             found = await self._tombstones.find(wanted).limit(limit).to_list(None)
         return [Look(tombstone_from(document), unfinished="unfinished" in document) for document in found]
+
+    async def waiting(self) -> ErasuresDue:
+        """How many erasures are due for a look, by the server's clock. One indexed read, of nothing where all is well.
+
+        Raises:
+            LedgerUnavailable
+        """
+        now = await self._database.server_time()
+        with driver_errors():
+            due = (
+                await self._tombstones.find({"lookAt": {"$lte": now}}, {"lookAt": 1})
+                .sort("lookAt", 1)
+                .limit(MOST_COUNTED)
+                .to_list(None)
+            )
+        return ErasuresDue(len(due), (now - due[0]["lookAt"]).total_seconds() if due else 0.0)
 
     async def settle(self, tombstone: Tombstone) -> None:
         """Looked at, and nothing of before it was there. One that moved on meanwhile is not touched.

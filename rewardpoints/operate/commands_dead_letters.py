@@ -7,12 +7,10 @@ import typer
 
 from rewardpoints.app.process import stop_signals
 from rewardpoints.domain.accounts import check_text
-from rewardpoints.domain.dead_letters import LetterFilter, LetterId, LetterState
+from rewardpoints.domain.dead_letters import Chosen, Handled, LetterFilter, LetterId, LetterState
 from rewardpoints.domain.errors import RejectReason
 from rewardpoints.events.dead_letter_desk import DeadLetter
 from rewardpoints.operate.dead_letters import (
-    Chosen,
-    Handled,
     Listing,
     discard_letters,
     list_letters,

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import ServerRefused
 from rewardpoints.app.process import stop_signals, until_first
-from rewardpoints.app.service import utc_now
 from rewardpoints.domain.errors import LedgerUnavailable
-from rewardpoints.operate.lag import State, states
+from rewardpoints.domain.lag import State
+from rewardpoints.operate.lag import states
 from rewardpoints.operate.ledgers import open_ledger
 from rewardpoints.operate.show_lag import state_json, state_tables
 from rewardpoints.operate.terminal import AsJson, TrialFolder, load_settings, out, print_json, run

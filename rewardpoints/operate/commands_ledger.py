@@ -8,16 +8,17 @@ from typing import Annotated, Final
 
 import typer
 
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import kafka_errors
-from rewardpoints.app.service import utc_now
 from rewardpoints.domain.accounts import DEFAULT_SITE_CODE, Account, account_of, check_id, check_tenant
 from rewardpoints.domain.adjustments import Adjustment
 from rewardpoints.domain.liability import Liability, PeriodLength
+from rewardpoints.domain.reasons import ExplainedAccount
 from rewardpoints.ledger.verify import Scope
 from rewardpoints.operate import show_verify
 from rewardpoints.operate.adjust import Adjusted
 from rewardpoints.operate.adjust import adjust as add_adjustment
-from rewardpoints.operate.explain import ExplainedAccount, explain_account
+from rewardpoints.operate.explain import explain_account
 from rewardpoints.operate.ledgers import open_ledger
 from rewardpoints.operate.liability import LiabilityRun
 from rewardpoints.operate.progress import Progressing
@@ -97,7 +98,7 @@ def adjust(
     site: Annotated[str, typer.Option(help="The site whose settings hold.")] = DEFAULT_SITE_CODE,
     valid_until: Annotated[
         datetime | None,
-        typer.Option(parser=instant, metavar="TIME", help="When added points expire [default: the site's months]."),
+        typer.Option(parser=instant, metavar="TIME", help="When added points expire; else after the site's months."),
     ] = None,
     open_account: Annotated[
         bool, typer.Option("--open-account", help="Also where the customer has no account yet.")

@@ -7,10 +7,10 @@ import typer
 from rewardpoints.app.process import stop_signals
 from rewardpoints.domain.differences import Difference
 from rewardpoints.domain.errors import NotFound
-from rewardpoints.domain.replays import Replay, ReplayState, parse_bound
+from rewardpoints.domain.replays import Replay, ReplayRequest, ReplayState, parse_bound
 from rewardpoints.operate.ledgers import open_ledger
 from rewardpoints.operate.progress import Progressing
-from rewardpoints.operate.replay import Hearing, ReplayRequest, dry_run_replay, resume_replay, start_replay
+from rewardpoints.operate.replay import Hearing, dry_run_replay, resume_replay, start_replay
 from rewardpoints.operate.show_replay import (
     difference_text,
     positions_text,

@@ -7,9 +7,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import kafka_errors
-from rewardpoints.app.service import utc_now
-from rewardpoints.domain.dead_letters import LetterAction, LetterFilter, LetterId, LetterState, can_be_claimed
+from rewardpoints.domain.dead_letters import (
+    Chosen,
+    Handled,
+    LetterAction,
+    LetterFilter,
+    LetterId,
+    LetterState,
+    can_be_claimed,
+)
 from rewardpoints.domain.errors import InvalidInput, NotFound
 from rewardpoints.events.dead_letter_desk import (
     CannotRetry,
@@ -26,7 +34,6 @@ from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.settings import Settings
 
 MOST_IDS: Final = 1000
-MOST_PROBLEMS: Final = 100
 LARGE_AT_ONCE: Final = 10
 
 
@@ -37,35 +44,6 @@ class Listing:
     letters: Sequence[DeadLetter] = ()
     by_reason: Counter[str] = field(default_factory=Counter)
     by_state: Counter[LetterState] = field(default_factory=Counter)
-
-
-@dataclass(slots=True, kw_only=True)
-class Handled:
-    """What became of the letters that matched: done, being dealt with by somebody else, or impossible and why.
-
-    In a dry run ``done`` are those that would be. ``problems`` are the first hundred.
-    """
-
-    matched: int = 0
-    done: int = 0
-    taken: int = 0
-    impossible: int = 0
-    by_reason: Counter[str] = field(default_factory=Counter)
-    problems: dict[LetterId, str] = field(default_factory=dict)
-
-    def cannot(self, letter: LetterId, why: str) -> None:
-        """Note a letter that nothing can be done about."""
-        self.impossible += 1
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems[letter] = why
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """Letters by their ids, or those that match a filter."""
-
-    ids: Sequence[LetterId] = ()
-    matching: LetterFilter = field(default_factory=LetterFilter)
 
 
 async def list_letters(settings: Settings, ledger: Ledger, wanted: LetterFilter, *, last: int) -> Listing:
@@ -250,7 +228,8 @@ async def _chosen(settings: Settings, ledger: Ledger, chosen: Chosen) -> AsyncGe
         return
     if len(chosen.ids) > MOST_IDS:
         raise InvalidInput("id", f"at most {MOST_IDS} at once; choose by filter")
-    found = await letters_at(settings.kafka, chosen.ids)
+    tenant = chosen.matching.tenant
+    found = [one for one in await letters_at(settings.kafka, chosen.ids) if tenant in {None, one.tenant}]
     missing = set(chosen.ids) - {letter.id for letter in found}
     if missing:
         raise NotFound(f"there is no dead letter {', '.join(map(str, sorted(missing)))}")

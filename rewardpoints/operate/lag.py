@@ -2,23 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 
 from rewardpoints.app.commands import kafka_errors
-from rewardpoints.domain.lag import CouponBacklog, KafkaLook, Lag, lag_of
+from rewardpoints.domain.lag import KafkaLook, State, lag_of
 from rewardpoints.domain.ports import Clock
 from rewardpoints.events.lag import LagReader
 from rewardpoints.ledger.coupon_backlog import coupon_backlog
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How far the service is at an instant: on Kafka, and with coupons."""
-
-    lag: Lag
-    coupons: CouponBacklog
 
 
 async def states(settings: Settings, ledger: Ledger, clock: Clock, *, interval_seconds: float) -> AsyncGenerator[State]:

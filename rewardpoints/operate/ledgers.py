@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rewardpoints.app.service import utc_now
+from rewardpoints.app.clock import utc_now
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.settings import MongodbSettings, Settings
 from rewardpoints.telemetry import Metrics

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import kafka_errors
-from rewardpoints.app.service import utc_now
 from rewardpoints.domain.accounts import tenant_of
 from rewardpoints.domain.differences import LotFacts, difference, facts_of
 from rewardpoints.domain.earning import Skipped

@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import kafka_errors
-from rewardpoints.app.service import utc_now
 from rewardpoints.domain.errors import InvalidInput, RecordRejected
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import Tombstone

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import kafka_errors
-from rewardpoints.app.service import utc_now
 from rewardpoints.domain.differences import Difference
 from rewardpoints.domain.errors import InvalidInput
-from rewardpoints.domain.replays import Bound, Replay
+from rewardpoints.domain.replays import Replay, ReplayRequest
 from rewardpoints.events.range_reader import RangeReader
 from rewardpoints.events.replay import ReplayRun, scope_of
 from rewardpoints.events.replay_orders import AppliedReplay, DryReplay, Ports, ReplayOrders
@@ -20,19 +20,6 @@ from rewardpoints.settings import KafkaSettings, Settings
 
 PATIENCE_SECONDS: Final = 300.0
 """How long a server may stay away before a replay gives up; it can be resumed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayRequest:
-    """What to replay; ``rate`` is the most records a second. Times are the records' own timestamps."""
-
-    topic: str
-    begin: Bound
-    end: Bound = "end"
-    partition: int | None = None
-    tenant: str | None = None
-    customer_id: str | None = None
-    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

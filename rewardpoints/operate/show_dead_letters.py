@@ -4,13 +4,14 @@ from typing import Any
 
 from rich.table import Table
 
+from rewardpoints.domain.dead_letters import Handled
 from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.events.dead_letter_desk import DeadLetter
 from rewardpoints.events.dead_letters import PREFIX
 from rewardpoints.events.inspection import describe
 from rewardpoints.events.messages import published_at
-from rewardpoints.operate.dead_letters import Handled, Listing
+from rewardpoints.operate.dead_letters import Listing
 from rewardpoints.operate.terminal import out, print_json, print_line
 
 

@@ -10,8 +10,8 @@ from rewardpoints.domain.accounts import customer_of, tenant_of
 from rewardpoints.domain.explanation import ExplainedLot, Explanation, LotState, Moment, MomentKind
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.lots import Lot
+from rewardpoints.domain.reasons import ExplainedAccount, why
 from rewardpoints.domain.redemptions import Redemption
-from rewardpoints.operate.explain import ExplainedAccount, why
 from rewardpoints.operate.terminal import out, print_json, print_line, when
 
 MOST_ROWS: Final = 60
@@ -34,7 +34,8 @@ def print_explanation(explained: ExplainedAccount, *, as_json: bool) -> None:
     console = out()
     if told.expiries:
         console.print(_expiries(told))
-    console.print(_lots(explained))
+    console.print(_lots(told))
+    console.print(_reasons(explained))
     console.print(_timeline(told))
 
 
@@ -58,21 +59,28 @@ def _expiries(told: Explanation) -> Table:
     return table
 
 
-def _lots(explained: ExplainedAccount) -> Table:
+def _lots(told: Explanation) -> Table:
     table = _table(
         "What they come from, in the order it is spent",
-        "lot", "points", "used", "expired", "left", "expires (UTC)", "why",
+        "lot", "points", "used", "expired", "left", "expires (UTC)",
         numbers=("points", "used", "expired", "left"),
     )  # fmt: skip
-    lots = explained.explanation.lots
-    for one in lots[:MOST_ROWS]:
+    for one in told.lots[:MOST_ROWS]:
         lot = one.lot
         used = sum(draw.points for draw in one.draws)
         numbers = (str(number or "") for number in (lot.points, used, one.expired, one.remaining))
         style = None if one.state is LotState.OPEN else "dim"
-        reason = escape(why(lot, explained.settings))
-        table.add_row(_short(lot.id), *numbers, when(lot.valid_until), reason, style=style)
-    _note_rest(table, len(lots) - MOST_ROWS)
+        table.add_row(_short(lot.id), *numbers, when(lot.valid_until), style=style)
+    _note_rest(table, len(told.lots) - MOST_ROWS)
+    return table
+
+
+def _reasons(explained: ExplainedAccount) -> Table:
+    """Why each lot is there, in a table of its own: at 80 columns the figures leave no room for a sentence."""
+    table = _table("Why", "lot", "reason", numbers=())
+    for one in explained.explanation.lots[:MOST_ROWS]:
+        style = None if one.state is LotState.OPEN else "dim"
+        table.add_row(_short(one.lot.id), escape(why(one.lot, explained.settings)), style=style)
     return table
 
 
@@ -95,7 +103,8 @@ def _what(moment: Moment) -> str:
     if isinstance(entry, Redemption):
         coupon = f", coupon {entry.coupon.code} ({entry.state.value})" if entry.coupon else ""
         draws = ", ".join(f"{draw.points} of {_short(draw.lot)}" for draw in entry.draws)
-        return f"redeemed {entry.description!r}{coupon}: {draws}"
+        described = f" {entry.description!r}" if entry.description else ""
+        return f"redeemed{described}{coupon}: {draws}"
     if moment.kind is MomentKind.EXPIRED:
         return f"expired: lot {_short(entry.id)}"
     return f"added: lot {_short(entry.id)}, {entry.description or entry.kind.value}"

@@ -9,9 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rewardpoints.domain.instants import format_instant
-from rewardpoints.domain.lag import PartitionLag, SubscriptionLag
-from rewardpoints.ledger.redemptions import MOST_COUNTED
-from rewardpoints.operate.lag import State
+from rewardpoints.domain.lag import MOST_COUNTED, PartitionLag, State, SubscriptionLag
 
 
 def state_tables(state: State) -> RenderableType:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.embedded import EmbeddedServers
 from rewardpoints.settings import (
+    ConsoleSettings,
     HttpSettings,
     JwksSettings,
     KafkaSettings,
@@ -85,6 +86,7 @@ class TrialEnvironment:
             http=HttpSettings(host=host, port=port, worker_port=0, cors_origins=("*",), drain_seconds=5),
             site_settings=SiteSettingsSettings(cache_seconds=0),
             service=ServiceSettings(),
+            console=ConsoleSettings(enabled=True, secure_cookie=False),  # on loopback there is no HTTPS
             token=TokenSettings(),
             jwks=JwksSettings(file=self.tokens.jwks_file),
         )

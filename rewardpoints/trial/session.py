@@ -13,6 +13,7 @@ _TEXT = """
 Reward points are up.  Ctrl-C stops everything.
 
   API       {api}   (also /docs, /openapi.json, /asyncapi, /metrics, /readyz)
+  Console   {api}/console   (sign in with the EMPLOYEE token below)
   Kafka     {kafka}
   MongoDB   {mongodb}
   Data      {folder}

@@ -60,4 +60,7 @@ async def test_a_check_that_hangs_is_down(monkeypatch: pytest.MonkeyPatch, clien
     assert (ready.status_code, ready.json()["checks"]["kafka"]["status"]) == (503, "down")
     assert metrics.headers["content-type"].startswith("text/plain")
     assert "rewardpoints_http_requests" in metrics.text
+    assert 'rewardpoints_server_up{server="kafka"} 0.0' in metrics.text
+    assert 'rewardpoints_server_up{server="mongodb"} 1.0' in metrics.text
+    assert "process_resident_memory_bytes" in metrics.text
     assert health.status_code == 200

@@ -245,6 +245,17 @@ async def test_a_lot_that_came_after_the_erasure_is_found(ledger: Ledger) -> Non
     assert await ledger.accounts.balance(ACCOUNT, now()) is None
 
 
+async def test_erasures_that_wait_for_a_look_are_counted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ledger.tombstones.write(OTHER)
+    waiting = await ledger.accounts.erasures_due()
+    assert (waiting.count, waiting.oldest_seconds) == (0, 0)
+    monkeypatch.setattr("rewardpoints.ledger.tombstones.INTERRUPTED_AFTER", timedelta(seconds=-100))
+    await ledger.tombstones.write(ACCOUNT)
+    waiting = await ledger.accounts.erasures_due()
+    assert waiting.count == 1
+    assert 100 <= waiting.oldest_seconds < 400
+
+
 @pytest.mark.usefixtures("due_at_once")
 async def test_what_is_newer_than_an_erasure_stays(ledger: Ledger) -> None:
     await ledger.accounts.erase(ACCOUNT)

@@ -69,6 +69,15 @@ async def test_the_latest_replays_come_first(ledger: Ledger) -> None:
     assert [replay.id for replay in await ledger.replays.recent(3)] == ["r4", "r3", "r2"]
 
 
+async def test_the_latest_replays_of_a_tenant_are_its_own(ledger: Ledger) -> None:
+    for number, tenant in enumerate(("shop", "rival", None, "shop")):
+        replay = a_replay(f"r{number}")
+        scope = replace(replay.scope, tenant=tenant)
+        await ledger.replays.create(replace(replay, scope=scope, updated_at=now() + timedelta(seconds=number)))
+    assert [replay.id for replay in await ledger.replays.recent(9, tenant="shop")] == ["r3", "r0"]
+    assert await ledger.replays.recent(9, tenant="nobody") == []
+
+
 async def test_a_lot_says_which_replay_added_it(ledger: Ledger) -> None:
     lot = order_lot("o1")
     assert lot.origin is not None

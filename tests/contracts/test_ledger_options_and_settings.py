@@ -88,6 +88,14 @@ async def test_settings_versions_come_back_in_order(ledger: Ledger) -> None:
     assert history.versions[1].settings.factor == Decimal("2.10")
 
 
+async def test_the_sites_of_a_tenant_are_its_own(ledger: Ledger) -> None:
+    for tenant, site in (("shop", "main"), ("shop", "eu/1"), ("shop", "eu/1"), ("shop2", "x"), ("sho", "y")):
+        await ledger.site_settings.append(a_version(1, tenant=tenant, site_code=site))
+    await ledger.site_settings.append(a_version(2))
+    assert await ledger.site_settings.site_codes("shop") == ["eu/1", "main"]
+    assert await ledger.site_settings.site_codes("nobody") == []
+
+
 async def test_a_version_number_is_taken_once(ledger: Ledger) -> None:
     results = await asyncio.gather(
         *(ledger.site_settings.append(a_version(1, factor=f"{number}.5")) for number in range(8))

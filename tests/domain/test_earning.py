@@ -99,6 +99,17 @@ def test_settings_that_cannot_be_read_refuse_the_order() -> None:
     assert refusal.value.reason is RejectReason.UNREADABLE_SETTINGS
 
 
+def test_saving_settings_again_does_not_mend_what_was_in_force_before() -> None:
+    """An order keeps the version of its instant: otherwise whatever is saved next would judge it."""
+    unreadable = replace(a_version(1, datetime(2025, 1, 1, tzinfo=UTC)), problem="rounding: must be one of FLOOR")
+    saved_again = a_version(2, NOON + timedelta(hours=1))
+    history = SettingsHistory([unreadable, saved_again])
+    with pytest.raises(RecordRejected, match="version 1"):
+        earn(an_order(completed_at=NOON), history, recorded_at=NOON)
+    later = earn(an_order(completed_at=NOON + timedelta(hours=1)), history, recorded_at=NOON + timedelta(hours=1))
+    assert isinstance(later, Lot)
+
+
 @pytest.mark.parametrize(
     ("order", "reason"),
     [

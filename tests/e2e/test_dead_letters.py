@@ -5,13 +5,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from rewardpoints.app.commands import read_topic
 from rewardpoints.domain.accounts import account_of
-from rewardpoints.domain.dead_letters import LetterAction, LetterFilter, LetterId, LetterState
+from rewardpoints.domain.dead_letters import Chosen, Handled, LetterAction, LetterFilter, LetterId, LetterState
 from rewardpoints.domain.errors import NotFound
 from rewardpoints.domain.instants import parse_instant
 from rewardpoints.domain.redemptions import RedemptionState
@@ -19,8 +20,6 @@ from rewardpoints.events import dead_letters as headers
 from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.operate.dead_letters import (
-    Chosen,
-    Handled,
     discard_letters,
     list_letters,
     retry_letters,
@@ -28,9 +27,26 @@ from rewardpoints.operate.dead_letters import (
 )
 from tests.contracts.ledgers import an_intent, order_lot
 from tests.e2e.stack import TENANT, Stack, an_order, until
+from tests.faults.forms import how_many
 from tests.operate_tools import answered, live, settings_of
 
+EACH = how_many("DEAD_LETTERS", 150) // 6
+"""Dead letters of each of six kinds."""
+
+PATIENCE_SECONDS = 180 + EACH
+SIX_KINDS = (
+    "unreadable_settings",
+    "missing_tenant",
+    "invalid_amount",
+    "malformed",
+    "future_time",
+    "unknown_redemption",
+)
 DONE = {LetterState.RETRIED, LetterState.DISCARDED}
+
+
+RIGHT = {2: "who", 3: "neg", 4: "soon", 5: "broken"}
+"""Whose orders were wrong in themselves, and how their ids begin."""
 
 
 async def letters(stack: Stack, **wanted: Any) -> Sequence[Any]:
@@ -67,33 +83,33 @@ async def there_are(stack: Stack, expected: dict[str, int], **wanted: Any) -> No
     async def so_many() -> bool:
         return await reasons(stack, **wanted) == expected
 
-    await until(so_many, seconds=180, what=f"dead letters {expected}")
+    await until(so_many, seconds=PATIENCE_SECONDS, what=f"dead letters {expected}")
+
+
+async def publish_six_kinds(stack: Stack, redeemed: str, each: int) -> None:
+    """So many records of each kind; one chargeback is of a redemption that is yet to be made."""
+    await stack.publish_orders(*(an_order(f"set{n}", "c1", 7, siteCode="broken") for n in range(each)))
+    await stack.publish_orders(*(an_order(f"who{n}", "c2", 7) for n in range(each)), tenant=None)
+    await stack.publish_orders(*(an_order(f"neg{n}", "c3", -7) for n in range(each)))
+    await stack.publish_orders(*(b"{broken" for _ in range(each)))
+    await stack.publish_orders(
+        *(an_order(f"soon{n}", "c4", 7, completed=datetime.now(UTC) + timedelta(minutes=11)) for n in range(each))
+    )
+    later = [{"redemptionId": f"{n:064x}", "reason": "no codes"} for n in range(each - 1)]
+    await stack.publish(stack.kafka.topic_chargebacks, *later, {"redemptionId": redeemed, "reason": "no codes"})
 
 
 async def test_six_kinds_of_dead_letters_mended_in_bulk(stack: Stack) -> None:
-    """Of each kind a cause outside the record is mended; what cannot be mended comes back once, or is discarded."""
-    each = 25
+    """A cause outside the record is mended and they are retried; what is wrong in itself comes back once.
+
+    Its publisher then sends it right, and it is discarded. In the end the ledger is what all orders should come to.
+    """
+    each = EACH
     redeemed = await a_redemption(stack, "spender")
     await a_site(stack, "broken")
     async with live(stack):
-        await stack.publish_orders(*(an_order(f"set{n}", "c1", 7, siteCode="broken") for n in range(each)))
-        await stack.publish_orders(*(an_order(f"who{n}", "c2", 7) for n in range(each)), tenant=None)
-        await stack.publish_orders(*(an_order(f"neg{n}", "c3", -7) for n in range(each)))
-        await stack.publish_orders(*(b"{broken" for _ in range(each)))
-        await stack.publish_orders(
-            *(an_order(f"soon{n}", "c4", 7, completed=datetime.now(UTC) + timedelta(minutes=11)) for n in range(each))
-        )
-        later = [{"redemptionId": f"{n:064x}", "reason": "no codes"} for n in range(each - 1)]
-        await stack.publish(stack.kafka.topic_chargebacks, *later, {"redemptionId": redeemed, "reason": "no codes"})
-        kinds = (
-            "unreadable_settings",
-            "missing_tenant",
-            "invalid_amount",
-            "malformed",
-            "future_time",
-            "unknown_redemption",
-        )
-        expected = dict.fromkeys(kinds, each)
+        await publish_six_kinds(stack, redeemed, each)
+        expected = dict.fromkeys(SIX_KINDS, each)
         await there_are(stack, expected)
         assert await stack.lot_count() == 1
 
@@ -108,7 +124,9 @@ async def test_six_kinds_of_dead_letters_mended_in_bulk(stack: Stack) -> None:
     async with live(stack):
         first = await retry(stack, reasons=frozenset({"unreadable_settings", "unknown_redemption"}))
         assert (first.done, first.taken, first.impossible) == (2 * each, 0, 0)
-        await until(lambda: points_are(stack, "c1", 14 * each), seconds=180, what="the orders of the mended site")
+        await until(
+            lambda: points_are(stack, "c1", 14 * each), seconds=PATIENCE_SECONDS, what="the orders of the mended site"
+        )
         left = {**expected, "unknown_redemption": each - 1}
         del left["unreadable_settings"]
         await there_are(stack, left)
@@ -120,6 +138,12 @@ async def test_six_kinds_of_dead_letters_mended_in_bulk(stack: Stack) -> None:
         again = await retry(stack, reasons=frozenset({"invalid_amount"}), tenant=TENANT)
         assert again.done == each
         await there_are(stack, left)
+
+        await stack.publish_orders(
+            *(an_order(f"{kind}{n}", f"c{number}", 7) for number, kind in RIGHT.items() for n in range(each))
+        )
+        for number in RIGHT:
+            await until(partial(points_are, stack, f"c{number}", 7 * each), seconds=PATIENCE_SECONDS, what=f"c{number}")
     back = [letter for letter in await letters(stack) if letter.reason == "invalid_amount"]
     assert {letter.attempts for letter in back} == {2}
     assert len({letter.origin for letter in back}) == each
@@ -136,8 +160,9 @@ async def test_six_kinds_of_dead_letters_mended_in_bulk(stack: Stack) -> None:
     assert discarded.done == sum(left.values())
     assert await reasons(stack) == {}
     assert (await reasons(stack, states=frozenset(DONE))).total() == 6 * each + 2 * each - 1
-    assert await points_are(stack, "c1", 14 * each)
-    assert await stack.lot_count() == 1 + each + 1
+    model = {"c1": 14 * each, **{f"c{number}": 7 * each for number in RIGHT}}
+    assert {customer: await points_of(stack, customer) for customer in model} == model
+    assert await stack.lot_count() == 1 + (1 + len(RIGHT)) * each + 1
     await stack.assert_true()
 
 
@@ -164,8 +189,12 @@ async def a_redemption(stack: Stack, customer: str) -> str:
     return redemption.id
 
 
+async def points_of(stack: Stack, customer: str) -> int | None:
+    return await stack.ledger.accounts.balance(account_of(TENANT, customer), datetime.now(UTC))
+
+
 async def points_are(stack: Stack, customer: str, points: int) -> bool:
-    return await stack.ledger.accounts.balance(account_of(TENANT, customer), datetime.now(UTC)) == points
+    return await points_of(stack, customer) == points
 
 
 async def test_a_retried_record_keeps_its_instant(stack: Stack) -> None:

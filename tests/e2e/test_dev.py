@@ -76,7 +76,7 @@ async def test_the_printed_session_shows_the_whole_way_when_pasted(tmp_path: Pat
         addresses = json.loads((tmp_path / "data" / "dev.json").read_text())
         assert set(addresses) == {"api", "kafka", "mongodb"}
         async with httpx.AsyncClient(base_url=addresses["api"]) as client:
-            for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/asyncapi"):
+            for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/asyncapi", "/console/sign-in"):
                 assert (await client.get(path)).status_code == httpx.codes.OK, path
 
         second = Process(["dev", "--data", "data"], {}, tmp_path / "second.log", tmp_path)

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Any
 
+import httpx
+
 from tests.contracts.ledgers import an_intent, manual_lot
 from tests.e2e.stack import TENANT, Stack, an_order, until
 from tests.typed import typed
@@ -53,6 +55,14 @@ async def test_it_shows_what_waits_who_reads_and_what_was_rejected(stack: Stack)
     (member,) = reading["members"]
     assert member["partitions"] == [0, 1, 2, 3]
     assert state["lastHour"]["rejectedShare"] == round(2 / 39, 6)
+    async with httpx.AsyncClient() as http:
+        shown = (await http.get(f"{worker.url}/metrics")).text
+    topic = stack.kafka.topic_order_completed
+    for partition in range(4):
+        assert f'rewardpoints_lag_records{{partition="{partition}",topic="{topic}"}}' in shown
+    assert f'rewardpoints_topic_partitions{{topic="{topic}"}} 4.0' in shown
+    assert "rewardpoints_erasures_due 0.0" in shown
+    assert "rewardpoints_build_info{version=" in shown
     await worker.stop()
 
 

@@ -5,9 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 from rewardpoints.domain.accounts import account_of
+from rewardpoints.domain.replays import ReplayRequest
 from rewardpoints.events.inspection import last_records
 from rewardpoints.operate.rebuild_check import Check, Checker, CheckRequest, Finding, FindingKind
-from rewardpoints.operate.replay import ReplayRequest, start_replay
+from rewardpoints.operate.replay import start_replay
 from tests.contracts.ledgers import contents, order_lot
 from tests.e2e.stack import TENANT, Stack, an_order, until
 from tests.operate_tools import Ear, answered, live, settings_of

@@ -14,6 +14,7 @@ import pytest
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.errors import InvalidInput
 from rewardpoints.domain.redemptions import Redemption, fingerprint
+from rewardpoints.domain.replays import ReplayRequest
 from rewardpoints.events.chargeback_consumer import charge_back
 from rewardpoints.events.coupon_requests import decode_coupon_request
 from rewardpoints.events.coupon_result_consumer import mark_issued
@@ -27,7 +28,7 @@ from rewardpoints.events.producer import EventProducer
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.operate.ledgers import open_ledger
 from rewardpoints.operate.rebuild_into import Rebuild, Rebuilt
-from rewardpoints.operate.replay import ReplayRequest, start_replay
+from rewardpoints.operate.replay import start_replay
 from rewardpoints.operate.tombstones import check_tombstones, read_tombstones
 from tests.contracts.ledgers import an_intent, an_option, broken, contents, manual_lot, now
 from tests.e2e.stack import TENANT, Stack, an_order

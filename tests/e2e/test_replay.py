@@ -14,12 +14,12 @@ from rewardpoints.app.commands import read_topic
 from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.errors import InvalidInput, NotFound, ReplayFinished
 from rewardpoints.domain.instants import to_milliseconds
-from rewardpoints.domain.replays import Replay, ReplayState
+from rewardpoints.domain.replays import Replay, ReplayRequest, ReplayState
 from rewardpoints.events.inspection import last_records
 from rewardpoints.events.replay import ReplayTakenOver
 from rewardpoints.ledger.replays import Replays
 from rewardpoints.operate.ledgers import open_ledger
-from rewardpoints.operate.replay import ReplayRequest, dry_run_replay, resume_replay, start_replay
+from rewardpoints.operate.replay import dry_run_replay, resume_replay, start_replay
 from tests.contracts.ledgers import contents
 from tests.e2e.stack import OTHER_TENANT, TENANT, Stack, an_order, until
 from tests.events.test_undecodable_wire import batch, produce_raw

@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.errors import KafkaError
 
-from rewardpoints.events.inspection import describe, last_records
+from rewardpoints.events.inspection import describe, last_records, record_at
 from rewardpoints.settings import KafkaSettings
 from tests.events.wire import FakeRecord, produce
 
@@ -24,6 +24,18 @@ async def test_an_empty_topic_has_none(kafka: KafkaSettings) -> None:
 async def test_a_topic_that_is_not_there_is_an_error(kafka: KafkaSettings) -> None:
     with pytest.raises(KafkaError, match="there is no topic"):
         await last_records(kafka, f"{kafka.topic_chargebacks}-not", 5)
+
+
+async def test_one_record_is_found_by_its_place(kafka: KafkaSettings) -> None:
+    topic = kafka.topic_order_completed
+    await produce(kafka, topic, [b"%d" % number for number in range(30)], partition=1)
+    found = await record_at(kafka, topic, 1, 17)
+    assert found is not None
+    assert (found.partition, found.offset, found.value) == (1, 17, b"17")
+    assert await record_at(kafka, topic, 1, 30) is None
+    assert await record_at(kafka, topic, 0, 0) is None
+    with pytest.raises(KafkaError, match="no partition 9"):
+        await record_at(kafka, topic, 9, 0)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,28 @@ async def test_a_relay_that_waits_for_a_silent_kafka_stops_within_a_few_seconds(
     assert house.redemptions.unpublished == {"a"}
 
 
+async def test_what_waits_is_counted_while_kafka_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House("a")
+    waiting = asyncio.Event()
+
+    async def hanging(*_: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(house.fake, "publish_all", hanging)
+    monkeypatch.setattr("rewardpoints.events.relay.OBSERVE_SECONDS", 0.01)
+    monkeypatch.setattr("rewardpoints.events.relay.STOP_SECONDS", 0.05)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(house.relay().run(stopping))
+    await waiting.wait()
+    house.redemptions.outage.fail_next = 2
+    house.redemptions.stored["b"] = redemption("b")
+    house.redemptions.unpublished.add("b")
+    await until(lambda: metric(house.metrics.registry, "coupon_requests_due") == 2)
+    stopping.set()
+    await running
+
+
 async def test_a_publish_that_ends_soon_after_the_stop_is_cleared() -> None:
     house = House("a")
     waiting, gate = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""How long the races of this folder run: short among all tests, long by ``make faults-races``."""
+"""How long tests with two forms run: short among all, long by ``make faults-races`` and ``make operators``."""
 
 import os
 

@@ -145,7 +145,7 @@ def start(world: Surroundings, name: str, *, worker: bool) -> Service:
         )
         for part, work in (
             ("relay", relay.run(stopping)),
-            ("erasures", look_at_erasures(ledger.accounts, stopping)),
+            ("erasures", look_at_erasures(ledger.accounts, metrics, stopping)),
         ):
             run(work).add_done_callback(partial(_ended, world, f"{part} of {name}"))
     else:
