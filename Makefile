@@ -19,7 +19,7 @@ ARGS ?=
 
 APACHE_KAFKA_TESTS := tests/events \
   tests/e2e/test_orders.py tests/e2e/test_redemptions.py tests/e2e/test_apache_kafka.py tests/e2e/test_lag_command.py \
-  tests/e2e/test_secure_kafka.py tests/faults/test_kills.py::test_a_soak_in_short_with_every_fault_once
+  tests/e2e/test_secure_kafka.py
 FAULTS := worker-kills mongodb-kills bad-records soak broker-kills
 RESULTS := docs/reliability
 VENV := .venv

@@ -84,7 +84,7 @@ async def test_ten_thousand_orders_three_times_through_two_killed_workers(stack:
         await killed.kill()
         await killed.start()
     await publishing
-    await until(lambda: has_lots(stack, total), seconds=90, what="every lot")
+    await until(lambda: has_lots(stack, total), seconds=300, what="every lot")
     await until(lambda: caught_up(workers[0].url, workers[1].url), seconds=60, what="every delivery read")
     lots = await stack.lots()
     assert len(lots) == total
