@@ -1,7 +1,6 @@
 """The raw subscriber on a real broker: nothing is passed over, nothing is committed that was not handled."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -219,9 +218,8 @@ async def test_a_stop_during_an_outage_is_prompt_and_commits_nothing(kafka: Kafk
     handler.down = True
     async with reading(handler, retry_max_seconds=60) as at_work:
         await until(lambda: handler.tries >= 2)
-        started = time.monotonic()
-        await at_work.process.stop()
-        assert time.monotonic() - started < 5
+        async with asyncio.timeout(20):  # a wait for the next try takes up to a minute
+            await at_work.process.stop()
         group = at_work.subscriber.group
     assert await committed(kafka, group, kafka.topic_order_completed) == {}
 
