@@ -1,7 +1,7 @@
 # Needs Python 3.11+, make and PyPI; everything else goes into .venv. `make help` lists the targets.
 #
 #   PYTHON=...        the interpreter .venv is made with (default: the first of python3, python3.13 ... that is new enough)
-#   TEST_PROCESSES=2  how many processes run the tests; each starts servers of its own
+#   TEST_PROCESSES=4  how many processes run the tests; each starts servers of its own, and mostly waits
 #   SEEDS=10000 SEED=7 how many seeds `make simulation` runs; or the one seed it replays
 #   SCENARIO=soak     which long run with real kills `make faults` does (default: all of them, some hours)
 #   REDEMPTIONS=1000 ERASE_ROUNDS=1000 CRASH_POINTS=200 how long `make faults-races` races
@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 4
 ARGS ?=
 
 APACHE_KAFKA_TESTS := tests/events \

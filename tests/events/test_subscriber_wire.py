@@ -1,6 +1,7 @@
 """The raw subscriber on a real broker: nothing is passed over, nothing is committed that was not handled."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

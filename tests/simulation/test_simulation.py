@@ -7,18 +7,19 @@ import pytest
 from tests.simulation.mutants import MUTANTS, reads_outside_the_transaction
 from tests.simulation.world import simulate
 
-SEEDS = int(os.environ.get("REWARDPOINTS_TEST_SIMULATION_SEEDS", "120"))
+SEEDS = int(os.environ.get("REWARDPOINTS_TEST_SIMULATION_SEEDS", "60"))
 PARTS = 6
 MOST_SEEDS_TO_FIND = 300
 
 FOUND_BY = {
-    "draw_without_condition": 7,
+    "draw_without_condition": 13,
     "commit_before_write": 13,
-    "unknown_commit_is_a_failure": 6,
-    "tombstones_before_insert_only": 147,
-    "one_tombstone_for_a_long_erasure": 27,
+    "published_before_ack": 4,
+    "tombstones_before_insert_only": 145,
+    "unknown_commit_is_a_failure": 8,
+    "erase_without_second_look": 5,
+    "one_tombstone_for_a_long_erasure": 8,
     "batch_stops_at_a_duplicate": 6,
-    "outage_swallowed": 9,
     "dead_letter_dropped": 16,
 }
 """Seeds that found a planted bug when it was planted, tried first to be quick. Any other will do as well."""
@@ -57,4 +58,4 @@ def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_condition_of_a_draw_holds_even_without_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     reads_outside_the_transaction(monkeypatch)
-    assert violated(0, 20) == []
+    assert violated(0, 10) == []
