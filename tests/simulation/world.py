@@ -6,45 +6,36 @@ compared with the reference.
 """
 
 import asyncio
-import json
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import structlog
 
-from rewardpoints.api.errors import Missing, NoPoints
-from rewardpoints.domain.accounts import Account, account_of, customer_of
-from rewardpoints.domain.errors import (
-    LedgerBusy,
-    LedgerUnavailable,
-    NoAccount,
-    RewardPointsError,
-    TooFewPoints,
-)
+from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.invariants import Violation
-from rewardpoints.domain.manual_entries import ManualGrant, manual_lot
 from rewardpoints.domain.redeem_options import RedeemOption
-from rewardpoints.domain.redemptions import redemption_id
 from rewardpoints.domain.site_settings import SettingsVersion, parse_site_settings
 from rewardpoints.ledger import tombstones
 from rewardpoints.ledger.account_pages import Entries
 from rewardpoints.ledger.documents import lot_from, redemption_from
 from rewardpoints.ledger.verify import account_violations, violations
 from rewardpoints.telemetry import Metrics
-from tests.simulation.broker import PARTITIONS, Broker, LogRecord
+from tests.simulation.actors import OPTION, OPTION_POINTS, Actors
+from tests.simulation.broker import Broker
 from tests.simulation.client import SimulatedClient
 from tests.simulation.faults import Faults, FaultyNetwork
 from tests.simulation.loop import SimulationLoop, Stuck, TooLong
-from tests.simulation.reference import Grant, Order, Redeeming, Reference, Version
+from tests.simulation.mishaps import Mishaps
+from tests.simulation.reference import Reference, Version
 from tests.simulation.server import Server
-from tests.simulation.service import CHARGEBACKS, DEAD, ORDERS, REQUESTS, RESULTS, TENANT, Service, ledger_over, start
+from tests.simulation.service import DEAD, ORDERS, REQUESTS, TENANT, Service, ledger_over, start
 
 STARTS = (
     datetime(2024, 1, 31, 23, 59, 45, tzinfo=UTC),
@@ -60,10 +51,6 @@ REST_SECONDS = 600.0
 LOOK_AGAIN_AFTER = timedelta(seconds=40)
 """Instead of ten minutes: longer than anything takes here from its try to its end."""
 CUSTOMERS = ("anna", "ben/ä", "cleo")
-OPTION, OPTION_POINTS = "voucher", 40
-CLIENT_SECONDS = 10.0
-MOST_TRIES = 6
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +66,6 @@ class Outcome:
 
 class Violated(Exception):
     """An invariant does not hold; the run ends here."""
-
-
-class Unanswered(Exception):
-    """The caller waited long enough; whether the call was carried out is not known."""
 
 
 class World:
@@ -138,25 +121,25 @@ class World:
     async def _run(self) -> None:
         await self._prepare()
         self.network.calm = False
-        chance = self.chance
+        chance, around, mishaps = self.chance, Actors(self), Mishaps(self)
         self.actors = [
             self.loop.create_task(actor)
             for actor in (
-                *(self._order(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(8, 30))),
-                *(self._redeem(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(4, 16))),
-                *(self._grant(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(0, 4))),
-                *(self._erase(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.choice((0, 0, 1, 2, 4)))),
-                *(self._poison(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(0, 3))),
-                *(self._rush(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(1, 4))),
-                *(self._kill(chance.uniform(0, LOAD_SECONDS)) for _ in self._times(self.faults.kills_per_minute)),
+                *(around.order(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(8, 30))),
+                *(around.redeem(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(4, 16))),
+                *(around.grant(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(0, 4))),
+                *(around.erase(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.choice((0, 0, 1, 2, 4)))),
+                *(around.poison(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(0, 3))),
+                *(around.rush(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(1, 4))),
+                *(mishaps.kill(chance.uniform(0, LOAD_SECONDS)) for _ in self._times(self.faults.kills_per_minute)),
                 *(
-                    self._rebalance(chance.uniform(0, LOAD_SECONDS))
+                    mishaps.rebalance(chance.uniform(0, LOAD_SECONDS))
                     for _ in self._times(self.faults.rebalances_per_minute)
                 ),
-                *(self._trouble(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(0, 3))),
+                *(mishaps.trouble(chance.uniform(0, LOAD_SECONDS)) for _ in range(chance.randint(0, 3))),
             )
         ]
-        coupons = self.loop.create_task(self._coupon_service())
+        coupons = self.loop.create_task(around.coupon_service())
         await asyncio.sleep(LOAD_SECONDS)
         self.network.calm = True
         if not self.problems:
@@ -194,10 +177,10 @@ class World:
             RedeemOption(tenant=TENANT, id=OPTION, content=content, version=1, created_at=at, modified_at=at)
         )
         for _ in range(2):
-            self.workers.append(self._new("worker", worker=True))
-            self.apis.append(self._new("api", worker=False))
+            self.workers.append(self.new("worker", worker=True))
+            self.apis.append(self.new("api", worker=False))
 
-    def _new(self, kind: str, *, worker: bool) -> Service:
+    def new(self, kind: str, *, worker: bool) -> Service:
         self._started += 1
         return start(self, f"{kind}-{self._started}", worker=worker)
 
@@ -207,226 +190,6 @@ class World:
         months = self.chance.choice((1, 2, 36))
         effective_at = self.began + timedelta(seconds=self.chance.randint(5, 20))
         return [first, Version(2, effective_at, Decimal("0.75"), months, zone)]
-
-    # Those around the service
-
-    async def _rush(self, after: float) -> None:
-        """Much at once on one account."""
-        chance, account = self.chance, self.chance.choice(self.accounts)
-        events: list[Coroutine[Any, Any, None]] = [
-            self._redeem(after + chance.uniform(0, 0.05), account) for _ in range(chance.randint(2, 5))
-        ]
-        if chance.random() < 0.3:
-            events.append(self._erase(after + chance.uniform(0, 0.1), account))
-            events.append(self._grant(after + chance.uniform(0, 0.2), account))
-        if chance.random() < 0.3:
-            events.append(self._order(after + chance.uniform(0, 0.1), account))
-        await asyncio.gather(*events)
-
-    async def _order(self, after: float, account: Account | None = None) -> None:
-        await asyncio.sleep(after)
-        chance = self.chance
-        customer = customer_of(account or chance.choice(self.accounts))
-        ages = (0, 1, 10, 3600, 86_400, 30 * 86_400, 31 * 86_400 - 20, 31 * 86_400 - 5)
-        age = chance.choice(ages) + chance.uniform(0, 5)
-        order = Order(
-            account_of(TENANT, customer),
-            f"o{len(self.reference.orders)}",
-            Decimal(chance.randint(100, 9000)) / 100,
-            to_milliseconds(self.now() - timedelta(seconds=age)),
-        )
-        self.reference.orders[order.account, order.number] = order
-        value = json.dumps(
-            {
-                "id": order.number,
-                "status": "COMPLETED",
-                "tenant": TENANT,
-                "customer": {"id": customer},
-                "totalPrice": float(order.value),
-                "currency": "EUR",
-                "completed": order.completed_at.isoformat(),
-            }
-        ).encode()
-        for _ in range(chance.choice((1, 1, 1, 2, 3))):
-            self._publish(ORDERS, value)
-            await asyncio.sleep(chance.choice((0, 0.1, 3)))
-
-    async def _poison(self, after: float) -> None:
-        await asyncio.sleep(after)
-        value = self.chance.choice((b"{", b"\xff", b'{"id": "x", "status": "COMPLETED", "customer": {"id": "c"}}'))
-        self.reference.must_be_dead.append(self._publish(ORDERS, value))
-
-    def _publish(self, topic: str, value: bytes) -> LogRecord:
-        self.loop.note(f"send {topic}")
-        return self.broker.append(topic, value, partition=self.chance.randrange(PARTITIONS))
-
-    async def _redeem(self, after: float, account: Account | None = None) -> None:
-        await asyncio.sleep(after)
-        account = account or self.chance.choice(self.accounts)
-        customer = customer_of(account)
-        number = len(self.reference.redeemings)
-        key = f"k{number}" if self.chance.random() < 0.6 else None
-        wish = Redeeming(
-            account, OPTION_POINTS, key and redemption_id(account, "key", key), to_milliseconds(self.now())
-        )
-        self.reference.redeemings.append(wish)
-
-        async def once() -> None:
-            try:
-                body = await self._ask(lambda api: api.redeem(customer, OPTION, key))
-            except (NoPoints, Missing, NoAccount, TooFewPoints, LedgerBusy):
-                # An earlier try of unknown outcome may still be carried out
-                wish.refused = not wish.unknown
-                self.counts["refused"] += 1
-            except LedgerUnavailable as error:
-                if error.outcome_unknown:
-                    wish.unknown = True
-                    raise Unanswered from error
-                wish.refused = not wish.unknown
-            except Unanswered:
-                wish.unknown = True
-                raise
-            else:
-                self._note_code(wish, json.loads(body)["code"])
-
-        tries = 1 if key is None else MOST_TRIES
-        if self.chance.random() < 0.2 and key is not None:  # a nervous customer
-            await asyncio.gather(self._persist(once, tries), self._persist(once, tries))
-            wish.refused = False  # one was, perhaps before the other was not
-        else:
-            await self._persist(once, tries)
-
-    def _note_code(self, wish: Redeeming, code: str) -> None:
-        self.counts["redeemed"] += 1
-        if wish.code not in (None, code) and not self._erased_since(wish.account, wish.began):
-            self.failed(f"one redemption was answered with codes {wish.code} and {code}")
-        wish.code = code
-
-    def _erased_since(self, account: Account, began: datetime) -> bool:
-        return any(document["erasedAt"] >= began for document in self.server.find("tombstones", {"_id": account}))
-
-    async def _grant(self, after: float, account: Account | None = None) -> None:
-        await asyncio.sleep(after)
-        account = account or self.chance.choice(self.accounts)
-        grant = Grant(
-            account, f"g{len(self.reference.grants)}", self.chance.randint(1, 60), to_milliseconds(self.now())
-        )
-        self.reference.grants.append(grant)
-
-        async def once() -> None:
-            grant.began = now = to_milliseconds(self.now())
-            asked = ManualGrant(id=grant.number, source_id=grant.number, points=grant.points, fingerprint=grant.number)
-            settings = parse_site_settings({"orderValueToRewardPointsFactor": Decimal(1)})
-            lot = manual_lot(account, asked, settings, site_code="main", now=now)
-            try:
-                await self._ask(lambda api: api.ledger.accounts.add(lot))
-            except LedgerUnavailable as error:
-                raise Unanswered from error
-            grant.acknowledged = True
-
-        await self._persist(once, MOST_TRIES)
-
-    async def _erase(self, after: float, account: Account | None = None) -> None:
-        await asyncio.sleep(after)
-        account = account or self.chance.choice(self.accounts)
-
-        async def once() -> None:
-            try:
-                await self._ask(lambda api: api.ledger.accounts.erase(account))
-            except LedgerUnavailable as error:
-                raise Unanswered from error
-
-        await self._persist(once, self.chance.choice((1, 2, 1000)))  # who gives up leaves it to the workers to finish
-        self.counts["erased"] += 1
-
-    async def _persist(self, once: Callable[[], Awaitable[None]], tries: int) -> None:
-        for _ in range(tries):
-            try:
-                return await once()
-            except Unanswered:
-                self.counts["unknown"] += 1
-                await asyncio.sleep(self.chance.uniform(0, 2))
-        return None
-
-    async def _ask(self, handler: Callable[[Service], Awaitable[Result]]) -> Result:
-        """Have some API process carry out a call, and wait as long as clients do."""
-        api = self.chance.choice(self.apis)
-
-        async def call() -> Result:
-            return await handler(api)
-
-        answer: asyncio.Task[Result] = api.run(call())
-        answer.add_done_callback(_retrieve)
-        done, _ = await asyncio.wait([answer], timeout=CLIENT_SECONDS)
-        if not done:
-            raise Unanswered
-        error = answer.exception()
-        if error is not None and not isinstance(error, RewardPointsError | NoPoints | Missing):
-            self.failed(f"an API call failed: {error!r}")
-        return answer.result()
-
-    async def _coupon_service(self) -> None:
-        """Answers each request it has not seen: created, failed, both, or nothing; and sometimes twice."""
-        seen: set[str] = set()
-        while True:
-            await asyncio.sleep(0.5)
-            for record in self.broker.read(REQUESTS):
-                content = json.loads(record.value or b"")
-                if content["id"] not in seen:
-                    seen.add(content["id"])
-                    answers = self.chance.choice(
-                        ((RESULTS,), (CHARGEBACKS,), (CHARGEBACKS,), (RESULTS, CHARGEBACKS), (CHARGEBACKS, RESULTS), ())
-                    )
-                    self.actors.append(self.loop.create_task(self._answer(content["id"], answers)))
-
-    async def _answer(self, identity: str, answers: tuple[str, ...]) -> None:
-        chance = self.chance
-        for topic in answers:
-            await asyncio.sleep(chance.choice((0, 0.2, 2)))
-            value = json.dumps({"redemptionId": identity, "tenant": TENANT, "status": "CREATED"}).encode()
-            for _ in range(chance.choice((1, 1, 2))):
-                record = self._publish(topic, value)
-                at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-                known = self.reference.created if topic == RESULTS else self.reference.charged_back
-                known[identity].append(at)
-                await asyncio.sleep(chance.choice((0, 0.5, 4)))
-        if chance.random() < 0.1:
-            wrong = json.dumps({"redemptionId": identity, "tenant": "other"}).encode()
-            self.reference.must_be_dead.append(self._publish(CHARGEBACKS, wrong))
-
-    # What goes wrong
-
-    async def _kill(self, after: float) -> None:
-        await asyncio.sleep(after)
-        services, kind = self.chance.choice(((self.workers, "worker"), (self.apis, "api")))
-        victim = self.chance.choice(services)
-        if victim.process.dies_at is not None:  # it is doomed already
-            return
-        gone = asyncio.Event()
-        victim.process.when_dead.append(gone.set)
-        victim.process.dies_at = victim.process.steps + self.chance.randint(1, 150)
-        await gone.wait()
-        self.counts["kills"] += 1
-        self.loop.note(f"killed {victim.process.name}")
-        await asyncio.sleep(self.chance.uniform(0.1, 4))
-        if victim in services:
-            services[services.index(victim)] = self._new(kind, worker=kind == "worker")
-
-    async def _rebalance(self, after: float) -> None:
-        await asyncio.sleep(after)
-        topic = self.chance.choice(sorted(self.broker.groups))
-        self.broker.group(topic).rebalance(self.chance)
-
-    async def _trouble(self, after: float) -> None:
-        await asyncio.sleep(after)
-        if self.chance.random() < 0.4:
-            self.network.deaf_to_commits = True
-            await asyncio.sleep(self.chance.uniform(2, 15))
-            self.network.deaf_to_commits = False
-            return
-        self.network.trouble = True
-        await asyncio.sleep(self.chance.uniform(0.5, 5))
-        self.network.trouble = False
 
     # What must hold
 
@@ -491,12 +254,6 @@ class World:
             expected = sum(lot.remaining for lot in mine if lot.valid_until > now) if there else None
             if balance != expected:
                 self.failed(f"the balance of {account} is {balance}, expected {expected}")
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take note of an answer nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
 
 
 @contextmanager
