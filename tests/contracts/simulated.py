@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.simulation.client import Fate, Network
+from tests.simulation.network import Fate, Network
 from tests.simulation.server import Server
 
 

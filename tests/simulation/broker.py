@@ -19,7 +19,7 @@ from rewardpoints.domain.ports import Clock
 from rewardpoints.events.messages import Headers
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.settings import KafkaSettings
-from tests.simulation.client import Network
+from tests.simulation.network import Network
 
 PARTITIONS = 3
 

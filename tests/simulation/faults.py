@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rewardpoints.ledger.driver import TRANSIENT_TRANSACTION, UNKNOWN_COMMIT
-from tests.simulation.client import Fate, Network
+from tests.simulation.network import Fate, Network
 
 CODES = (10107, 11600, 91, 112)
 """Not primary, interrupted, shutting down, write conflict."""

@@ -26,7 +26,7 @@ from rewardpoints.ledger.driver import driver_errors
 from rewardpoints.ledger.redemptions import Redemptions
 from rewardpoints.ledger.spending import Spending
 from rewardpoints.ledger.tombstones import Look
-from tests.simulation.client import SimulatedCollection
+from tests.simulation.collection import SimulatedCollection
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
