@@ -85,6 +85,10 @@ class TombstoneWatch(Protocol):
         """Look for tombstones written since the last look, and remember them; returns what was read."""
         ...
 
+    async def ensure_fresh(self) -> None:
+        """Look where the last look was more than a minute ago, or there was none."""
+        ...
+
     def erased_at(self, account: Account) -> datetime | None:
         """When the account was erased, as far as the last look saw."""
         ...

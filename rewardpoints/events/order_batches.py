@@ -120,6 +120,8 @@ class OrderBatches:
         Raises:
             LedgerUnavailable: apply the same batch again.
         """
+        # Old records that come once more are not even tried, for who tries may die before its look after the insert
+        await self._tombstones.ensure_fresh()
         outcomes = await derive(records, self._settings, recorded_at=self._clock(), replay=self._replay)
         batch = self._sort(records, outcomes)
         added = await self._lots.add_batch(batch.lots, compare=self._compare)

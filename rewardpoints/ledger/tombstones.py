@@ -1,5 +1,6 @@
 """Tombstones: which customers were erased, and when by the server's clock."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,9 @@ from rewardpoints.ledger.driver import Collection, Database, driver_errors
 OVERLAP: Final = timedelta(seconds=60)
 """How far behind the newest tombstone seen the next look begins: one may become visible after a later one."""
 
+FRESH_SECONDS: Final = 60.0
+"""For how long what was read counts as known. Far less than ``LOOK_AGAIN_AFTER``: once an erasure was looked at again,
+nothing of before it is even tried."""
 
 INTERRUPTED_AFTER: Final = timedelta(seconds=30)
 """Since its last round an erasure counts as interrupted. A round takes far less, and one more does no harm."""
@@ -145,6 +149,7 @@ class TombstoneCache:
         self._tombstones = tombstones
         self._erased_at: dict[Account, datetime] = {}
         self._newest: datetime | None = None
+        self._looked_at: float | None = None
 
     async def refresh(self) -> Sequence[Tombstone]:
         """Read all tombstones, later only those since the newest one seen minus 60 seconds; returns what was read.
@@ -152,12 +157,23 @@ class TombstoneCache:
         Raises:
             LedgerUnavailable: nothing was changed, the next look reads the same.
         """
+        began = asyncio.get_running_loop().time()
         read = await self._tombstones.since(self._newest - OVERLAP if self._newest else None)
+        self._looked_at = began
         for tombstone in read:
             self._erased_at[tombstone.account] = tombstone.erased_at
             if self._newest is None or tombstone.erased_at > self._newest:
                 self._newest = tombstone.erased_at
         return read
+
+    async def ensure_fresh(self) -> None:
+        """Refresh where that was done more than ``FRESH_SECONDS`` ago, or never.
+
+        Raises:
+            LedgerUnavailable
+        """
+        if self._looked_at is None or asyncio.get_running_loop().time() - self._looked_at > FRESH_SECONDS:
+            await self.refresh()
 
     def erased_at(self, account: Account) -> datetime | None:
         """When the account was erased, as far as the last look saw."""

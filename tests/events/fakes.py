@@ -92,9 +92,13 @@ class FakeLots:
 
 
 class FakeTombstones:
-    """``written`` is what the ledger holds; ``erased_at`` knows only what the last look saw."""
+    """``written`` is what the ledger holds; ``erased_at`` knows only what the last look saw.
+
+    ``stale``: the last look was long ago.
+    """
 
     def __init__(self) -> None:
+        self.stale = False
         self.written: dict[Account, datetime] = {}
         self._seen: dict[Account, datetime] = {}
 
@@ -102,6 +106,10 @@ class FakeTombstones:
         new = {account: at for account, at in self.written.items() if self._seen.get(account) != at}
         self._seen.update(new)
         return [Tombstone(account, at) for account, at in new.items()]
+
+    async def ensure_fresh(self) -> None:
+        if self.stale:
+            await self.refresh()
 
     def erased_at(self, account: Account) -> datetime | None:
         return self._seen.get(account)

@@ -176,6 +176,16 @@ async def test_an_erasure_overtaken_by_the_insert_is_made_good(house: House) -> 
     assert house.count("erased_lots_removed") == 1
 
 
+async def test_old_orders_of_a_customer_erased_long_ago_are_not_even_tried(house: House) -> None:
+    """Who tries may be killed before its look, and an erasure of ten minutes ago is looked at by nobody any more."""
+    house.tombstones.written[ACCOUNT] = NOW
+    house.tombstones.stale = True
+    await house.consumer.handle(records(order_bytes("O1"), order_bytes("O2", customer={"id": "C2"})))
+    assert house.lots.orders == {"O2"}
+    assert house.count("orders_skipped", reason="erased") == 1
+    assert house.count("erased_lots_removed") == 0
+
+
 async def test_a_retry_after_a_failed_removal_removes(house: House) -> None:
     await house.consumer.handle(records(order_bytes("O1")))
     house.tombstones.written[ACCOUNT] = NOW

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +7,7 @@ import pytest
 from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.ports import Tombstone
-from rewardpoints.ledger.tombstones import TombstoneCache
+from rewardpoints.ledger.tombstones import FRESH_SECONDS, TombstoneCache
 
 NOON = datetime(2025, 6, 10, 12, tzinfo=UTC)
 A, B, C = (account_of("shop", name) for name in "abc")
@@ -77,3 +78,24 @@ async def test_a_look_that_fails_changes_nothing() -> None:
 
 async def test_who_was_not_erased_has_no_instant() -> None:
     assert TombstoneCache(Store()).erased_at(A) is None
+
+
+async def test_what_was_read_counts_as_known_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, now = Store(), [1000.0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+    cache = TombstoneCache(store)
+    store.tombstones = [erased("a", 0)]
+    await cache.ensure_fresh()
+    assert cache.erased_at(A) == NOON
+    now[0] += FRESH_SECONDS
+    await cache.ensure_fresh()
+    assert len(store.asked) == 1
+    now[0] += 0.1
+    store.down = True
+    for _ in range(2):  # what could not be read is not known
+        with pytest.raises(LedgerUnavailable):
+            await cache.ensure_fresh()
+    store.down = False
+    await cache.ensure_fresh()
+    await cache.ensure_fresh()
+    assert len(store.asked) == 4

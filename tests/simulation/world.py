@@ -50,6 +50,8 @@ LOAD_SECONDS = 25.0
 REST_SECONDS = 600.0
 LOOK_AGAIN_AFTER = timedelta(seconds=40)
 """Instead of ten minutes: longer than anything takes here from its try to its end."""
+FRESH_SECONDS = 10.0
+"""Instead of a minute: short beside the above, as it is there."""
 CUSTOMERS = ("anna", "ben/ä", "cleo")
 
 
@@ -263,7 +265,10 @@ def _quiet(seed: int) -> Iterator[None]:
     random.seed(seed)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False)
     try:
-        with patch.object(tombstones, "LOOK_AGAIN_AFTER", LOOK_AGAIN_AFTER):
+        with (
+            patch.object(tombstones, "LOOK_AGAIN_AFTER", LOOK_AGAIN_AFTER),
+            patch.object(tombstones, "FRESH_SECONDS", FRESH_SECONDS),
+        ):
             yield
     finally:
         random.setstate(state)
