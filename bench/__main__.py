@@ -1,29 +1,30 @@
 """``python -m bench [NAME]...`` measures; ``python -m bench report`` writes the page from what was measured."""
 
+import contextlib
 import dataclasses
 import logging
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvloop
-from rich.console import Console
 from typer.core import TyperGroup
 
 from bench import growth, ingest, latency, many_lots, reads, redemptions, replay, summary_batch
 from bench.context import Bench, Comparison
 from bench.measuring import Outcome
+from bench.profiles import PROFILES
 from bench.report import write_report
 from bench.results import machine_facts, store
 from bench.servers import APACHE, EMBEDDED, FAST_MONGODB, Choice, NoServer
-from bench.sizes import FULL, QUICK
+from bench.sizes import FULL, QUICK, Sizes
 from bench.tables import terminal_table
-from rewardpoints.domain.errors import RewardPointsError
+from rewardpoints.operate.terminal import out
 from rewardpoints.telemetry import configure_logging
 from tests.apache_kafka import ApacheKafkaNotHere
 
@@ -67,22 +68,25 @@ def run(
     wanted = _chosen(names or list(COMPARISONS))
     changes = {name: value for name, value in (("rounds", rounds), ("grown_lots", lots)) if value is not None}
     sizes = dataclasses.replace(QUICK if quick else FULL, **changes)
-    temporary = None if folder else Path(tempfile.mkdtemp(prefix="bench-"))
-    bench = Bench(
-        choice=Choice(mongodb=mongodb, kafka=kafka),
-        sizes=sizes,
-        folder=(folder or temporary or Path()).absolute(),
-        say=_say,
-    )
-    configure_logging("ERROR", json=False)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # groups and topics come and go here
-    try:
+    with _bench(Choice(mongodb=mongodb, kafka=kafka), sizes, folder) as bench:
         failed = uvloop.run(_run(bench, wanted, results or (UNPUBLISHED if quick else PUBLISHED)))
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    name: Annotated[str, typer.Argument(help=f"Of what: {', '.join(PROFILES)}.")],
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes.")] = False,
+    kafka: Annotated[str, typer.Option(help="As for run.")] = EMBEDDED,
+    mongodb: Annotated[str, typer.Option(help="As for run.")] = EMBEDDED,
+) -> None:
+    """Print where a process of the service spends its CPU."""
+    if name not in PROFILES:
+        raise typer.BadParameter(f"{name}: not among {', '.join(PROFILES)}")
+    with _bench(Choice(mongodb=mongodb, kafka=kafka), QUICK if quick else FULL, None) as bench:
+        sys.stdout.write(uvloop.run(_profile(name, bench)))
 
 
 @app.command()
@@ -95,6 +99,20 @@ def report(
         _say(f"written: {path}")
 
 
+@contextlib.contextmanager
+def _bench(choice: Choice, sizes: Sizes, folder: Path | None) -> Iterator[Bench]:
+    """A run in ``folder``, which is kept, or in a temporary one."""
+    configure_logging("ERROR", json=False)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # groups and topics come and go here
+    temporary = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
+    with contextlib.nullcontext(folder) if folder else temporary as where:
+        yield Bench(choice=choice, sizes=sizes, folder=Path(where).absolute(), say=_say)
+
+
+async def _profile(name: str, bench: Bench) -> str:
+    return await PROFILES[name](bench)
+
+
 def _chosen(names: Sequence[str]) -> list[Comparison]:
     unknown = [name for name in names if name not in COMPARISONS]
     if unknown:
@@ -104,7 +122,7 @@ def _chosen(names: Sequence[str]) -> list[Comparison]:
 
 async def _run(bench: Bench, wanted: Sequence[Comparison], results: Path) -> bool:
     """Run them one after another; one that breaks does not keep the others from running. Whether one broke."""
-    console, failed = Console(), False
+    console, failed = out(), False
     for comparison in wanted:
         _say(f"{comparison.name}: {comparison.what}")
         began, facts = time.monotonic(), machine_facts(bench)
@@ -113,8 +131,8 @@ async def _run(bench: Bench, wanted: Sequence[Comparison], results: Path) -> boo
         except (NoServer, ApacheKafkaNotHere) as reason:
             _say(f"{comparison.name}: {reason}")
             return True
-        except (RewardPointsError, RuntimeError, OSError, TimeoutError, AssertionError, ValueError) as error:
-            _say(f"{comparison.name} FAILED: {type(error).__name__}: {error}")
+        except Exception:  # noqa: BLE001 - whatever broke it, it is shown, and the others are measured
+            _say(f"{comparison.name} FAILED\n{traceback.format_exc()}")
             failed = True
             continue
         facts["seconds"] = round(time.monotonic() - began, 1)

@@ -21,6 +21,7 @@ from rewardpoints.telemetry import Metrics
 from tests.e2e.stack import Stack
 
 PARTITIONS = 4
+PATIENCE_SECONDS = 60
 SETTINGS_CACHE_SECONDS = 900
 """As in production; the tests' stack reads the settings with every batch."""
 
@@ -105,7 +106,9 @@ def worker_settings() -> dict[str, str]:
 async def opened_ledger(stack: Stack, metrics: Metrics | None = None) -> AsyncIterator[Ledger]:
     """The product's ledger in this process, with connections of its own."""
     ledger = Ledger.open(
-        MongodbSettings.model_validate({"uri": stack.mongodb_uri, "database": stack.database}),
+        MongodbSettings.model_validate(
+            {"uri": stack.mongodb_uri, "database": stack.database, "operation_timeout_seconds": PATIENCE_SECONDS}
+        ),
         ServiceSettings(),
         SiteSettingsSettings(cache_seconds=SETTINGS_CACHE_SECONDS),
         utc_now,

@@ -18,7 +18,7 @@ from bench.processes import used
 from bench.servers import Servers
 from bench.topics import HEADERS, filled_topic
 from bench.workers import worker_rate
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, until
 
 TICK_SECONDS: Final = 0.005
 PROBE_SECONDS: Final = 0.05
@@ -54,10 +54,14 @@ async def latency(bench: Bench) -> Outcome:
             before = used(worker.process.pid)
             offered = await load.run(rate, sizes.load_seconds)
             cpu = used(worker.process.pid).cpu_seconds - before.cpu_seconds
-            seen = await stack.lot_count()
-    bench.say(f"  offered {offered.offered}, accepted {offered.accepted}, lots in the end {seen} of {load.published}")
-    if seen != load.published:
-        raise RuntimeError(f"{seen} lots of {load.published} accepted orders")
+
+            async def all_visible() -> bool:
+                return await stack.lot_count() == load.published
+
+            await until(all_visible, seconds=PATIENCE_SECONDS, what=f"{load.published} lots, one for each order")
+            await worker.stop()
+            await api.stop()
+    bench.say(f"  offered {offered.offered}, accepted {offered.accepted}, visible in the end: all of them")
     return Outcome(
         _rows(offered, rate, cpu), {"ms from event to balance": [(at, one * 1000) for at, one in offered.visible]}
     )
@@ -141,6 +145,7 @@ class OpenLoop:
                         await self._send(producer, number, probe=probe, due=(began, due), offered=offered, tasks=tasks)
                     await asyncio.sleep(TICK_SECONDS)
                 offered.seconds = time.perf_counter() - began
+                await producer.flush()
         finally:
             await producer.stop()
             for connection in self._idle:

@@ -133,7 +133,7 @@ async def plain_api(stack: Stack) -> AsyncIterator[tuple[str, int]]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        (await _connected(url, process)).close()
+        (await connected(url, process)).close()
         yield url, process.pid
     finally:
         if process.returncode is None:
@@ -141,11 +141,12 @@ async def plain_api(stack: Stack) -> AsyncIterator[tuple[str, int]]:
         await process.wait()
 
 
-async def _connected(url: str, process: asyncio.subprocess.Process) -> Connection:
+async def connected(url: str, process: asyncio.subprocess.Process) -> Connection:
+    """A connection to a process that is starting."""
     async with asyncio.timeout(START_SECONDS):
         while True:
             if process.returncode is not None:
-                raise RuntimeError("the plain API ended")
+                raise RuntimeError("the process ended while it was starting")
             try:
                 return await connect(url)
             except OSError:

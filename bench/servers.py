@@ -90,7 +90,9 @@ async def running_servers(choice: Choice, folder: Path) -> AsyncIterator[Servers
 async def _mongodb(choice: str, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, tuple[int, ...]]:
     if choice.startswith("mongodb"):
         return choice, ()
-    server = mongodb_server(folder, start_seconds=START_SECONDS) if choice == EMBEDDED else _fast_mongodb(choice, folder)
+    server = (
+        mongodb_server(folder, start_seconds=START_SECONDS) if choice == EMBEDDED else _fast_mongodb(choice, folder)
+    )
     await stack.enter_async_context(server)
     return mongodb_uri(server.address), (server.pid,)
 
