@@ -105,10 +105,12 @@ async def _storage(ledger: Ledger) -> list[Row]:
         return []
     rows = []
     if told.get("storageSize"):
-        rows.append(("stored_bytes", "a lot on this server's disk", told["storageSize"] / count))
+        rows.append(("stored_bytes", "a lot, storageSize of collStats", told["storageSize"] / count))
     if sum(indexes.values()):
         rows += [
-            (f"index_bytes_{name}", f"index {name}, a lot", size / count) for name, size in indexes.items() if size
+            (f"index_bytes_{name}", f"a lot in index {name}, indexSizes of collStats", size / count)
+            for name, size in indexes.items()
+            if size
         ]
     return [Row(key=key, title=title, unit="bytes", values=[value]) for key, title, value in rows]
 

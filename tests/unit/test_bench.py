@@ -19,6 +19,7 @@ from bench.latency import at_share
 from bench.measuring import Outcome, Row, at_least, at_most, interleaved
 from bench.orders import SMALL_BYTES, real, small
 from bench.processes import family, resident_megabytes, used
+from bench.profiles import library_of
 from bench.results import load, store
 from bench.servers import Choice
 from bench.tables import markdown_table, number
@@ -220,6 +221,20 @@ def test_a_process_can_be_looked_at() -> None:
         assert child.pid in family(own)
         assert own not in family(child.pid)
         child.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "library"),
+    [
+        ("/srv/app/rewardpoints/events/messages.py", "decode_order", "rewardpoints.events"),
+        ("/srv/rewardpoints/rewardpoints/telemetry.py", "places_of", "rewardpoints.telemetry"),
+        ("/v/lib/python3.11/site-packages/pymongo/asynchronous/bulk.py", "execute", "pymongo"),
+        ("/usr/lib/python3.11/asyncio/tasks.py", "wait_for", "Python's library"),
+        ("~", "<built-in method bson._cbson._dict_to_bson>", "built in (C)"),
+    ],
+)
+def test_a_profile_knows_whose_code_it_was(file: str, function: str, library: str) -> None:
+    assert library_of(file, function) == library
 
 
 def test_a_request_goes_over_the_wire_as_http() -> None:
