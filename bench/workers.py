@@ -60,6 +60,8 @@ async def _timed(progress: Progress, workers: Sequence[Server], events: int) -> 
     before, first = used(*pids), await progress.mark()
     last = await progress.until(lambda mark: mark.total >= events, what="every order applied", check=_alive(workers))
     after, done = used(*pids), last.total - first.total
+    if not done:
+        raise RuntimeError(f"{events} orders were applied at once: too few to be timed")
     return {
         "per_second": done / (last.at - first.at),
         "cpu_us": (after.cpu_seconds - before.cpu_seconds) / done * 1e6,
