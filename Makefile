@@ -6,7 +6,7 @@
 #   SCENARIO=soak     which long run with real kills `make faults` does (default: all of them, some hours)
 #   REDEMPTIONS=1000 ERASE_ROUNDS=1000 CRASH_POINTS=200 how long `make faults-races` races
 #   EVENTS=1000000 LETTERS=5000 how much `make operators` replays and mends
-#   ARGS='...'        more arguments for `rewardpoints dev` (make run) or pytest (make test)
+#   ARGS='...'        more arguments for `rewardpoints dev` (make run), pytest (make test) or the benchmark (make bench)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -30,7 +30,7 @@ MADE := $(VENV)/.made
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help run test console-screenshots simulation faults faults-races operators test-apache-kafka lint format types check
+.PHONY: help run test bench console-screenshots simulation faults faults-races operators test-apache-kafka lint format types check
 .PHONY: promtool constraints clean
 
 help: ## show this list
@@ -89,6 +89,11 @@ operators: $(DEV_STAMP) ## replay EVENTS=1000000 beside live traffic, mend LETTE
 	  $(BIN)/python -m pytest tests/faults/test_replay_at_size.py \
 	  tests/e2e/test_dead_letters.py::test_six_kinds_of_dead_letters_mended_in_bulk $(ARGS)
 
+# Published figures come from a machine that does nothing else. A quick run is kept in .cache/bench and not published.
+bench: $(DEV_STAMP) ## measure against what the servers allow (half an hour; ARGS='--quick', ARGS='ingest --kafka apache')
+	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench report
+
 # Needs a Chromium, as the browser tests of `make test` do; it says so where there is none.
 console-screenshots: $(DEV_STAMP) ## take the screenshots of docs/console.md again
 	@$(BIN)/python -m tests.console docs/console
@@ -117,7 +122,7 @@ constraints: $(MADE) ## renew constraints.txt: exact versions for every supporte
 
 clean: ## remove .venv and every cache; what `make run` stored (.rewardpoints) stays
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	@find rewardpoints tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find rewardpoints tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
 	@found=''; \

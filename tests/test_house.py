@@ -86,6 +86,16 @@ def test_the_leaves_import_no_room(leaf: str) -> None:
     assert not [name for name in imports(PACKAGE / leaf) if name.startswith("rewardpoints")]
 
 
+def test_the_service_knows_nothing_of_what_tests_and_measures_it() -> None:
+    wrong = [
+        f"{file.relative_to(PACKAGE)} imports {name}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for name in imports(file)
+        if name.split(".")[0] in {"tests", "bench"}
+    ]
+    assert not wrong
+
+
 def test_only_app_and_operate_join_rooms() -> None:
     joiners = {
         str(file.relative_to(PACKAGE))

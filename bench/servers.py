@@ -1,0 +1,138 @@
+"""The servers a comparison runs on. Each comparison has its own, with nothing of another's in them."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rewardpoints.embedded import Server, kafka_server, mongodb_server
+from rewardpoints.embedded.launcher import mongodb_uri
+from rewardpoints.embedded.ports import HOST
+from rewardpoints.embedded.probes import probe_mongodb
+from rewardpoints.embedded.server import Program
+from tests.apache_kafka import ApacheKafka, fetched_jars
+
+EMBEDDED: Final = "embedded"
+APACHE: Final = "apache"
+FAST_MONGODB: Final = "secantusd-rs"
+EMPTY_FETCH_PAUSE_MS: Final = 10
+START_SECONDS: Final = 120.0
+
+
+class NoServer(Exception):
+    """A server that was asked for cannot be had here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which servers: a kind, the path of a ``secantusd-rs``, or the address of a server that runs already."""
+
+    mongodb: str = EMBEDDED
+    kafka: str = EMBEDDED
+
+    @property
+    def name(self) -> str:
+        """The choice as the name of a file."""
+        mongodb, kafka = self.mongodb_kind, self.kafka_kind
+        return f"mongodb-{mongodb}-kafka-{kafka}"
+
+    @property
+    def mongodb_kind(self) -> str:
+        """The kind of MongoDB server, without paths and addresses."""
+        if self.mongodb.startswith("mongodb"):
+            return "running"
+        return FAST_MONGODB if Path(self.mongodb).name == FAST_MONGODB else self.mongodb
+
+    @property
+    def kafka_kind(self) -> str:
+        """The kind of Kafka broker, without addresses."""
+        return "running" if ":" in self.kafka else self.kafka
+
+    @property
+    def is_fastest(self) -> bool:
+        """Whether the client and not the server is meant to be the limit."""
+        return self.mongodb_kind == FAST_MONGODB
+
+    @property
+    def empty_fetch_pause_ms(self) -> int:
+        """The embedded broker answers empty fetches at once; others wait by themselves."""
+        return EMPTY_FETCH_PAUSE_MS if self.kafka == EMBEDDED else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Addresses of running servers, and their processes where they were started here."""
+
+    mongodb_uri: str
+    kafka: str
+    mongodb_pids: tuple[int, ...]
+    kafka_pids: tuple[int, ...]
+
+
+@contextlib.asynccontextmanager
+async def running_servers(choice: Choice, folder: Path) -> AsyncIterator[Servers]:
+    """Both servers, with empty data in ``folder``; what was started here ends with the context.
+
+    Raises:
+        NoServer, ApacheKafkaNotHere, EmbeddedError: one cannot be had.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        uri, mongodb_pids = await _mongodb(choice.mongodb, folder / "mongodb", stack)
+        kafka, kafka_pids = await _kafka(choice.kafka, folder / "kafka", stack)
+        yield Servers(mongodb_uri=uri, kafka=kafka, mongodb_pids=mongodb_pids, kafka_pids=kafka_pids)
+
+
+async def _mongodb(choice: str, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, tuple[int, ...]]:
+    if choice.startswith("mongodb"):
+        return choice, ()
+    server = (
+        mongodb_server(folder, start_seconds=START_SECONDS) if choice == EMBEDDED else _fast_mongodb(choice, folder)
+    )
+    await stack.enter_async_context(server)
+    return mongodb_uri(server.address), (server.pid,)
+
+
+async def _kafka(choice: str, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, tuple[int, ...]]:
+    if ":" in choice:
+        return choice, ()
+    if choice == EMBEDDED:
+        broker = await stack.enter_async_context(kafka_server(folder, start_seconds=START_SECONDS))
+        return broker.address, (broker.pid,)
+    if choice != APACHE:
+        raise NoServer(f"--kafka {choice}: not one of {EMBEDDED}, {APACHE}, or an address host:port")
+    jars = await asyncio.to_thread(fetched_jars)
+    cluster = await stack.enter_async_context(ApacheKafka(jars, folder))
+    return cluster.bootstrap_servers, tuple(broker.pid for broker in cluster.brokers)
+
+
+def _fast_mongodb(choice: str, folder: Path) -> Server:
+    program = shutil.which(choice)
+    if program is None or Path(choice).name != FAST_MONGODB:
+        raise NoServer(
+            f"--mongodb {choice}: not one of {EMBEDDED}, a URI, or a {FAST_MONGODB} on the PATH or given with its path"
+        )
+
+    def command(data: Path, port: int) -> list[str]:
+        config = data.with_name("secantusd.toml")
+        config.touch()  # without it the server looks for one in the user's home and in /etc
+        return [
+            *(os.path.realpath(program), "--config", str(config), "--host", HOST, "--port", str(port)),
+            *("--storage-path", str(data), "--sync-on-commit"),
+        ]
+
+    return Server(
+        Program(
+            name=f"MongoDB-wire server {FAST_MONGODB}",
+            command=command,
+            listening="listening on {address}",
+            probe=probe_mongodb,
+            death_signal=signal.SIGKILL,  # its data goes with the run
+        ),
+        folder,
+        start_seconds=START_SECONDS,
+    )
