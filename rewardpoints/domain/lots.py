@@ -113,7 +113,7 @@ class Draw:
 
 def lot_id(account: Account, kind: LotKind, source_id: str) -> str:
     """The id of the one lot that ``source_id`` may grant to the account."""
-    return entry_id(account, kind.value, source_id)
+    return entry_id(account, kind, source_id)
 
 
 def spend_order(lot: Lot) -> tuple[datetime, datetime, str]:

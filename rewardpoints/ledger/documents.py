@@ -47,7 +47,7 @@ def lot_document(lot: Lot) -> Document:
     document: Document = {
         "_id": lot.id,
         "account": lot.account,
-        "kind": lot.kind.value,
+        "kind": str(lot.kind),
         "sourceId": lot.source_id,
         "referenceId": lot.reference_id,
         "description": lot.description,
