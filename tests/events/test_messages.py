@@ -15,13 +15,9 @@ from rewardpoints.domain.earning import Skipped, SkipReason
 from rewardpoints.domain.errors import RecordRejected, RejectReason
 from rewardpoints.domain.orders import Order
 from rewardpoints.domain.site_settings import OrderValueBase
-from rewardpoints.events.messages import (
-    Headers,
-    decode_chargeback,
-    decode_coupon_result,
-    decode_order,
-    encode_coupon_request,
-)
+from rewardpoints.events.messages import decode_chargeback, decode_coupon_result, encode_coupon_request
+from rewardpoints.events.order_messages import decode_order
+from rewardpoints.events.records import Headers
 from tests.events.fakes import NOW, TENANT, redemption
 from tests.events.wire import BY_TENANT, MILLISECONDS, FakeRecord, order, order_bytes
 

@@ -1,6 +1,7 @@
 """The raw subscriber on a real broker: nothing is passed over, nothing is committed that was not handled."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,8 +11,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from rewardpoints.domain.errors import LedgerUnavailable
-from rewardpoints.events.messages import Headers, Record
 from rewardpoints.events.raw_consumer import RawConsumer
+from rewardpoints.events.records import Headers, Record
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read
