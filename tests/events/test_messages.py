@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rewardpoints.domain.earning import Skipped, SkipReason
 from rewardpoints.domain.errors import RecordRejected, RejectReason
