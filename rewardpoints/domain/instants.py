@@ -40,7 +40,8 @@ def parse_instant(text: str) -> datetime:
 
 def format_instant(instant: datetime) -> str:
     """The public form of an instant, e.g. ``2023-05-11T18:32:18.591+00:00``."""
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds")
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")
 
 
 def format_zulu(instant: datetime) -> str:
