@@ -13,6 +13,7 @@ from rewardpoints import __version__
 from rewardpoints.app import commands
 from rewardpoints.app.process import serve
 from rewardpoints.app.service import Parts
+from rewardpoints.app.worker_processes import MOST_PROCESSES, serve_processes
 from rewardpoints.domain.accounts import check_tenant
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.operate import commands_dead_letters, commands_lag, commands_ledger, commands_rebuild, commands_replay
@@ -65,11 +66,21 @@ def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @cli.command()
-def worker() -> None:
-    """Run the order consumer and the relay; health and metrics on REWARDPOINTS_HTTP_WORKER_PORT."""
+def worker(
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="How many worker processes to run, restarted and stopped together.", min=1, max=MOST_PROCESSES
+        ),
+    ] = 1,
+) -> None:
+    """Run the order consumer and the relay; health and metrics on REWARDPOINTS_HTTP_WORKER_PORT.
+
+    With several processes that port answers for all of them, and each has its own above it, on this machine only.
+    """
     settings = Settings.load()
     _log_as(settings)
-    _run(serve(settings, Parts.of_worker(settings)))
+    _run(serve(settings, Parts.of_worker(settings)) if processes == 1 else serve_processes(settings, processes))
 
 
 @cli.command()

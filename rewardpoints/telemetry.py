@@ -67,6 +67,9 @@ class Metrics:
         )
         self.http_requests = self._counter("http_requests", "HTTP requests", "operation", "status")
         self.http_seconds = self._histogram("http_seconds", "Duration of HTTP requests", "operation")
+        self.process_restarts = self._counter(
+            "process_restarts", "Worker processes that ended and were started again by their parent", "process"
+        )
         self.site_settings_polls = self._counter("site_settings_polls", "Polls of the remote site settings", "outcome")
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:

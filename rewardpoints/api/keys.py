@@ -120,19 +120,24 @@ class KeyRing:
         Raises:
             KeysUnavailable: no such key is known, none or only old ones are, and the source cannot be asked.
         """
-        age = self._age_seconds()
-        if age <= MAX_STALE_SECONDS:
-            if age > self._cache_seconds:
-                self._renew_soon()
-            key = self._known(key_id, algorithm)
-            if key is not None:
-                return key
+        key = self.known(key_id, algorithm)
+        if key is not None:
+            return key
         try:
             await self._refresh()
         except KeysUnavailable:
             # fresh keys are all there are, unless one was added just now; old ones may have been replaced
             if self._age_seconds() > min(self._cache_seconds, MAX_STALE_SECONDS):
                 raise
+        return self._known(key_id, algorithm)
+
+    def known(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """As ``find``, but from memory alone: None where ``find`` would have to ask the source, and maybe find it."""
+        age = self._age_seconds()
+        if age > MAX_STALE_SECONDS:
+            return None
+        if age > self._cache_seconds:
+            self._renew_soon()
         return self._known(key_id, algorithm)
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +27,9 @@ class Observed:
     def __init__(self, app: ASGIApp, *, metrics: Metrics, answers: ErrorAnswers) -> None:
         self._app = app
         self._metrics = metrics
+        # by operation and status, of which there are few: looking a metric's child up costs more than counting
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
         self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,10 +58,19 @@ class Observed:
         finally:
             seconds = time.perf_counter() - started_at
             operation = _operation(scope)
-            self._metrics.http_requests.labels(operation, str(status)).inc()
-            self._metrics.http_seconds.labels(operation).observe(seconds)
+            self._count(operation, status, seconds)
             if _debugging(logging.DEBUG):
                 _log.debug("request", operation=operation, status=status, seconds=round(seconds, 6))
+
+    def _count(self, operation: str, status: int, seconds: float) -> None:
+        counter = self._counters.get((operation, status))
+        if counter is None:
+            counter = self._counters[operation, status] = self._metrics.http_requests.labels(operation, str(status))
+        counter.inc()
+        timer = self._timers.get(operation)
+        if timer is None:
+            timer = self._timers[operation] = self._metrics.http_seconds.labels(operation)
+        timer.observe(seconds)
 
 
 def _operation(scope: Scope) -> str:

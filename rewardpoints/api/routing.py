@@ -8,6 +8,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rewardpoints.api import schemas
 from rewardpoints.api.access import Access, Guard
@@ -30,6 +31,9 @@ class GuardedRoute(APIRoute):
         self._guard = guard
         self._max_body_bytes = max_body_bytes
         super().__init__(path, endpoint, strict_content_type=False, **options)
+        if not _takes_parameters(self.dependant):
+            # FastAPI's own would open two exit stacks for dependencies, and handle exceptions a second time
+            self.app = _plain(self.get_route_handler())
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of requests, with the guard in front."""
@@ -46,6 +50,14 @@ class GuardedRoute(APIRoute):
             return await handle(bounded)
 
         return guarded
+
+
+def _plain(handle: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def _takes_parameters(dependant: Dependant) -> bool:

@@ -1,8 +1,11 @@
 """Tokens: who is calling, from a signed JWT."""
 
 import base64
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +22,10 @@ from rewardpoints.settings import TokenSettings
 MAX_SCOPES: Final = 500
 MAX_TIME_SECONDS: Final = 253_402_300_799
 """The end of the year 9999: a time beyond it is no time, but milliseconds taken for seconds, say."""
+
+MOST_REMEMBERED: Final = 4096
+LONGEST_REMEMBERED: Final = 2048
+"""Characters. Together they bound what is remembered, some KiB a token."""
 
 _TIMES: Final = ("exp", "nbf", "iat")
 
@@ -41,12 +48,30 @@ class Principal:
     expires_at: float = MAX_TIME_SECONDS
 
 
-class TokenVerifier:
-    """Checks tokens against the keys of a ``KeyRing``."""
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """That a token was good at ``at`` by this very key. It is until ``until``; both by the wall clock, in seconds."""
 
-    def __init__(self, settings: TokenSettings, keys: KeyRing) -> None:
+    principal: Principal
+    key: jwt.PyJWK
+    key_id: str | None
+    at: float
+    until: float
+
+
+class TokenVerifier:
+    """Checks tokens against the keys of a ``KeyRing``.
+
+    A token that was good is remembered by the SHA-256 digest of all of its bytes, and neither its signature nor its
+    claims are looked at again while it lasts and the key that it was checked with is in the ring: a key that is taken
+    out, replaced or only fetched again ends what it vouched for. Refused tokens are not remembered.
+    """
+
+    def __init__(self, settings: TokenSettings, keys: KeyRing, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._keys = keys
+        self._wall_clock = wall_clock
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()  # least recently used first
         self._algorithms = list(settings.algorithms)
         self._decoder = _StrictJwt()
         self._options: Options = {
@@ -54,6 +79,21 @@ class TokenVerifier:
             "verify_aud": settings.audience is not None,
             "enforce_minimum_key_length": True,
         }
+
+    def recall(self, token: str) -> Principal | None:
+        """Who the token speaks for, where it was verified before and would be again. Never blocks."""
+        if len(token) > LONGEST_REMEMBERED:
+            return None
+        digest = _digest(token)
+        verified = self._verified.get(digest)
+        if verified is None:
+            return None
+        key = self._keys.known(verified.key_id, verified.key.algorithm_name)
+        if key is verified.key and verified.at <= self._wall_clock() < verified.until:
+            self._verified.move_to_end(digest)
+            return verified.principal
+        del self._verified[digest]
+        return None
 
     async def verify(self, token: str) -> Principal:
         """Who the token speaks for. Blocks at most as long as fetching keys may take, and only for an unknown key.
@@ -64,6 +104,10 @@ class TokenVerifier:
         """
         if len(token) > self._settings.max_bytes:
             raise InvalidToken("too long")
+        remembered = self.recall(token)
+        if remembered is not None:
+            return remembered
+        at = self._wall_clock()
         with _bad_tokens_only():
             header = _named_key(token)
         if header.alg not in self._algorithms:
@@ -81,7 +125,14 @@ class TokenVerifier:
                 issuer=self._settings.issuer,
                 leeway=self._settings.leeway_seconds,
             )
-        return self._principal(claims)
+        principal = self._principal(claims)
+        if len(token) <= LONGEST_REMEMBERED:
+            # exactly as PyJWT judges it
+            until = int(claims["exp"]) + self._settings.leeway_seconds
+            self._verified[_digest(token)] = _Verified(principal, key, header.kid, at, until)
+            if len(self._verified) > MOST_REMEMBERED:
+                self._verified.popitem(last=False)
+        return principal
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         settings = self._settings
@@ -99,6 +150,10 @@ class TokenVerifier:
         if customer_id == ANONYMOUS_CUSTOMER:  # a guest, whatever else the token says
             return Principal(tenant, frozenset(), subject, None, claims["exp"])
         return Principal(tenant, frozenset(scope.split()[:MAX_SCOPES]), subject, customer_id, claims["exp"])
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _id_claim(name: str, value: Any) -> str:

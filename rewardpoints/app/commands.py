@@ -8,8 +8,8 @@ from rewardpoints.app.clock import utc_now
 from rewardpoints.domain.errors import RewardPointsError
 from rewardpoints.events import topics
 from rewardpoints.events.inspection import KAFKA_ERRORS, describe, last_records, record_at
-from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.records import Message
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.settings import KafkaSettings, Settings
 from rewardpoints.telemetry import Metrics

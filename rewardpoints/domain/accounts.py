@@ -1,6 +1,8 @@
 """Accounts and the ids derived from them."""
 
 import hashlib
+import re
+from functools import lru_cache
 from typing import Final, NewType
 from urllib.parse import quote, unquote
 
@@ -15,6 +17,7 @@ RESERVED_TENANTS: Final = frozenset({"customer", "public", "summaryBatch"})
 DEFAULT_SITE_CODE: Final = "main"
 MAX_ID_LENGTH: Final = 256
 MAX_TEXT_LENGTH: Final = 2000
+_NOTHING_TO_QUOTE: Final = re.compile(r"[A-Za-z0-9_.~-]*")
 
 
 def check_id(field: str, value: str) -> str:
@@ -49,6 +52,7 @@ def check_text(field: str, value: str) -> str:
     return value
 
 
+@lru_cache(maxsize=1024)
 def check_tenant(tenant: str) -> str:
     """``tenant`` itself, when it may be a tenant's name.
 
@@ -63,7 +67,13 @@ def check_tenant(tenant: str) -> str:
 
 def account_of(tenant: str, customer_id: str) -> Account:
     """The account key of a customer of a tenant. Different pairs never share a key."""
-    return Account(f"{quote(tenant, safe='')}/{quote(customer_id, safe='')}")
+    customer = customer_id if _NOTHING_TO_QUOTE.fullmatch(customer_id) else quote(customer_id, safe="")
+    return Account(f"{_quoted_tenant(tenant)}/{customer}")
+
+
+@lru_cache(maxsize=1024)
+def _quoted_tenant(tenant: str) -> str:
+    return quote(tenant, safe="")
 
 
 def tenant_of(account: Account) -> str:
@@ -87,9 +97,5 @@ def entry_id(*parts: str) -> str:
 
     Each part is prefixed by its length before hashing, so different part lists never run into the same bytes.
     """
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        digest.update(b"%d:" % len(encoded))
-        digest.update(encoded)
-    return digest.hexdigest()
+    encoded = [part.encode() for part in parts]
+    return hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in encoded])).hexdigest()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -45,8 +45,7 @@ class Skipped:
 
 def points_for(value: Decimal, factor: Decimal, rounding: Rounding) -> int:
     """Whole points for an order value, exactly ``rounding(value x factor)``; both must have passed their checks."""
-    with localcontext(_EXACT):
-        return int((value * factor).to_integral_value(rounding=_ROUNDINGS[rounding]))
+    return int(_EXACT.multiply(value, factor).to_integral_value(_ROUNDINGS[rounding], _EXACT))
 
 
 def earn(
@@ -94,7 +93,7 @@ def earn(
         recorded_at=recorded_at,
         earned=Earned(
             rule=RULE,
-            base=settings.base.value,
+            base=str(settings.base),
             factor=settings.factor,
             value=value,
             currency=order.currency,

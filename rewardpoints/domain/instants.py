@@ -1,9 +1,8 @@
 """Instants: UTC datetimes in whole milliseconds, the precision the ledger stores."""
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache
 
-from dateutil import tz
 from dateutil.relativedelta import relativedelta
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -13,8 +12,9 @@ LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
 def to_milliseconds(instant: datetime) -> datetime:
     """The same instant in UTC, cut to whole milliseconds, so that it compares equal after a round trip."""
-    utc = instant.astimezone(UTC)
-    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    beyond = utc.microsecond % 1000
+    return utc.replace(microsecond=utc.microsecond - beyond) if beyond else utc
 
 
 def parse_instant(text: str) -> datetime:
@@ -40,7 +40,8 @@ def parse_instant(text: str) -> datetime:
 
 def format_instant(instant: datetime) -> str:
     """The public form of an instant, e.g. ``2023-05-11T18:32:18.591+00:00``."""
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds")
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")
 
 
 def format_zulu(instant: datetime) -> str:
@@ -55,11 +56,12 @@ def add_months(instant: datetime, months: int, zone: tzinfo) -> datetime:
     daylight-saving change skips moves forward by the gap; one that occurs twice is its first occurrence.
     """
     local = instant.astimezone(zone)
-    later = local + _calendar_months(months)
-    return to_milliseconds(tz.resolve_imaginary(later.replace(fold=0)))
+    # A skipped time has the offset of before the gap (PEP 495), so it comes out later by the gap
+    later = datetime.combine(_calendar_months_later(local.date(), months), local.time(), zone)
+    return to_milliseconds(later.replace(fold=0) if later.fold else later)
 
 
-@lru_cache(maxsize=256)
-def _calendar_months(months: int) -> relativedelta:
-    """Kept, since building one costs more than everything else an order's validity takes."""
-    return relativedelta(months=months)
+@lru_cache(maxsize=4096)
+def _calendar_months_later(day: date, months: int) -> date:
+    """Kept: a day's orders share it, and it would be most of what an order's validity costs."""
+    return day + relativedelta(months=months)

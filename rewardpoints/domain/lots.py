@@ -7,6 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from msgspec import Struct
+
 from rewardpoints.domain.accounts import Account, entry_id
 from rewardpoints.domain.errors import TooFewPoints, TooManyLots
 
@@ -25,8 +27,7 @@ class LotKind(StrEnum):
     CHARGEBACK = "chargeback"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Earned:
+class Earned(Struct, frozen=True, kw_only=True, gc=False):
     """Why an order's lot has its points: ``points = rounding(value x factor)`` by one settings version."""
 
     rule: str
@@ -37,8 +38,7 @@ class Earned:
     settings_version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(Struct, frozen=True, kw_only=True, gc=False):
     """The Kafka record a lot came from. Kept for explaining, never compared.
 
     ``replay`` is the id of the replay that added the lot; None where a worker did.
@@ -113,7 +113,7 @@ class Draw:
 
 def lot_id(account: Account, kind: LotKind, source_id: str) -> str:
     """The id of the one lot that ``source_id`` may grant to the account."""
-    return entry_id(account, kind.value, source_id)
+    return entry_id(account, kind, source_id)
 
 
 def spend_order(lot: Lot) -> tuple[datetime, datetime, str]:

@@ -1,9 +1,10 @@
 """Orders: the part of an order service's event that earning looks at."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
 
 from rewardpoints.domain.errors import RecordRejected, RejectReason
 from rewardpoints.domain.site_settings import OrderValueBase
@@ -16,8 +17,7 @@ MAX_ORDER_VALUE_EXPONENT: Final = 15
 MIN_ORDER_VALUE_EXPONENT: Final = -15
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True, gc=False):
     """A completed order of a known customer. Sums are as they were written; ``None`` where the event has none."""
 
     tenant: str

@@ -60,7 +60,7 @@ class SiteSettings:
 
     def describe_order(self, order_id: str) -> str:
         """The description of an order's lot."""
-        return self.description_template.format_map({"orderId": order_id})
+        return order_id.join(_around_order_id(self.description_template))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,3 +221,14 @@ def _zone_names() -> frozenset[str]:
 @lru_cache(maxsize=256)
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
+
+
+@lru_cache(maxsize=256)
+def _around_order_id(template: str) -> tuple[str, ...]:
+    """What of a template stands before, between and after its order ids."""
+    around = [""]
+    for literal, field_name, _, _ in Formatter().parse(template):
+        around[-1] += literal
+        if field_name is not None:
+            around.append("")
+    return tuple(around)

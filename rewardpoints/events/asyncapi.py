@@ -5,7 +5,8 @@ from typing import Any, Final
 import msgspec
 
 from rewardpoints.events import dead_letters
-from rewardpoints.events.messages import COUPON_REQUEST_TYPE, ChargebackBody, CouponResultBody, OrderBody
+from rewardpoints.events.messages import COUPON_REQUEST_TYPE, ChargebackBody, CouponResultBody
+from rewardpoints.events.order_messages import OrderBody
 from rewardpoints.settings import KafkaSettings
 
 ASYNCAPI_VERSION: Final = "3.0.0"

@@ -11,7 +11,8 @@ from rewardpoints.domain.ports import Clock, Redemptions, SettingsReader
 from rewardpoints.domain.site_settings import settings_at
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import Chargeback, Record, decode_chargeback
+from rewardpoints.events.messages import Chargeback, decode_chargeback
+from rewardpoints.events.records import Record
 from rewardpoints.events.redemption_lookup import named_redemption
 from rewardpoints.telemetry import Metrics
 

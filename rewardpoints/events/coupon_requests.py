@@ -11,7 +11,7 @@ from rewardpoints.domain.errors import InvalidInput, RecordRejected, RejectReaso
 from rewardpoints.domain.instants import parse_instant
 from rewardpoints.domain.lots import Draw
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionState, fingerprint
-from rewardpoints.events.messages import Record, UndecodableRecord
+from rewardpoints.events.records import Record, UndecodableRecord
 
 _DECODER: Final = msgspec.json.Decoder(float_hook=Decimal)
 

@@ -9,7 +9,8 @@ from rewardpoints.domain.errors import RecordRejected, RejectReason
 from rewardpoints.domain.ports import Redemptions
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import COUPON_CREATED, CouponResult, Record, decode_coupon_result
+from rewardpoints.events.messages import COUPON_CREATED, CouponResult, decode_coupon_result
+from rewardpoints.events.records import Record
 from rewardpoints.events.redemption_lookup import named_redemption
 from rewardpoints.telemetry import Metrics
 

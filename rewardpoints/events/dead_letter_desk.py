@@ -11,9 +11,10 @@ from rewardpoints.domain.dead_letters import LetterAction, LetterFilter, LetterI
 from rewardpoints.domain.errors import RejectReason
 from rewardpoints.domain.replays import PartitionProgress
 from rewardpoints.events import dead_letters as headers
-from rewardpoints.events.messages import ORIGIN, Headers, Message, Record, UndecodableRecord, named_account
+from rewardpoints.events.messages import named_account
 from rewardpoints.events.producer import TOO_LARGE, EventProducer
 from rewardpoints.events.range_reader import RangeReader
+from rewardpoints.events.records import ORIGIN, Headers, Message, Record, UndecodableRecord
 from rewardpoints.events.replay import in_window, window
 from rewardpoints.settings import KafkaSettings
 

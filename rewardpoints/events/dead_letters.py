@@ -12,8 +12,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.ports import Clock
-from rewardpoints.events.messages import ORIGIN, Headers, Message, Record
 from rewardpoints.events.producer import TOO_LARGE, EventProducer
+from rewardpoints.events.records import ORIGIN, Headers, Message, Record
 from rewardpoints.telemetry import Metrics
 
 logger = structlog.get_logger(__name__)

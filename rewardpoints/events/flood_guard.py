@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rewardpoints.domain.errors import RejectReason, RewardPointsError
 from rewardpoints.events.dead_letters import Rejection, is_retried
-from rewardpoints.events.messages import Record
+from rewardpoints.events.records import Record
 from rewardpoints.settings import ServiceSettings
 
 

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.events.connection import client_options
-from rewardpoints.events.messages import Record, published_at
+from rewardpoints.events.records import Record, published_at
 from rewardpoints.settings import KafkaSettings
 
 KAFKA_ERRORS: Final = (KafkaError, OSError)

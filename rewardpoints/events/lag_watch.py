@@ -8,7 +8,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from rewardpoints.domain.ports import Clock
-from rewardpoints.events.messages import Record
+from rewardpoints.events.records import Record
 from rewardpoints.events.waiting import pause
 from rewardpoints.telemetry import Metrics
 
@@ -38,15 +38,15 @@ class LagWatch:
 
     def take(self, records: Sequence[Record]) -> None:
         """These are in hand now."""
-        for record in reversed(records):
-            self._next[record.partition] = record.offset
-            self._written[record.partition] = record.timestamp / 1000
+        for partition, first in {record.partition: record for record in reversed(records)}.items():
+            self._next[partition] = first.offset
+            self._written[partition] = first.timestamp / 1000
 
     def through(self, records: Sequence[Record]) -> None:
         """Of those in hand these are handled, in the order of their offsets."""
-        for record in records:
-            self._next[record.partition] = record.offset + 1
-            self._written[record.partition] = record.timestamp / 1000
+        for partition, last in {record.partition: record for record in records}.items():
+            self._next[partition] = last.offset + 1
+            self._written[partition] = last.timestamp / 1000
 
     def let_go(self) -> None:
         """Nothing is in hand any more: what comes next is where the consumer stands."""

@@ -11,7 +11,8 @@ from rewardpoints.domain.lots import Lot, Origin
 from rewardpoints.domain.orders import Order
 from rewardpoints.domain.ports import AddedLots, Clock, LotBatches, SettingsReader, SiteKey, Tombstone, TombstoneWatch
 from rewardpoints.events.dead_letters import Rejection
-from rewardpoints.events.messages import Record, decode_order
+from rewardpoints.events.order_messages import decode_order
+from rewardpoints.events.records import Record
 
 Outcome = Lot | Skipped | RecordRejected
 """What a record comes to."""
@@ -135,7 +136,7 @@ class OrderBatches:
             added=added,
             skipped=batch.skipped,
             rejections=batch.rejections,
-            erased=frozenset(position for position, lot in enumerate(batch.lots) if self._is_erased(lot)),
+            erased=frozenset([position for position, lot in enumerate(batch.lots) if self._is_erased(lot)]),
             removed=removed,
         )
 

@@ -6,8 +6,8 @@ from rewardpoints.domain.earning import SkipReason
 from rewardpoints.domain.ports import Clock, LotBatches, SettingsReader, TombstoneWatch
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_batches import OrderBatches
+from rewardpoints.events.records import Record
 from rewardpoints.telemetry import Metrics
 
 

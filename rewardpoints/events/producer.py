@@ -11,7 +11,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from rewardpoints.events.connection import client_options
 from rewardpoints.events.lost_connections import tell_lost_connections
-from rewardpoints.events.messages import Message
+from rewardpoints.events.records import Message
 from rewardpoints.settings import KafkaSettings
 
 logger = structlog.get_logger(__name__)

@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPar
 from rewardpoints.domain.errors import InvalidInput
 from rewardpoints.domain.replays import Bound, PartitionProgress
 from rewardpoints.events.connection import client_options
-from rewardpoints.events.messages import Record, UndecodableRecord
 from rewardpoints.events.raw_consumer import RawConsumer
+from rewardpoints.events.records import Record, UndecodableRecord
 from rewardpoints.events.salvage import salvage
 from rewardpoints.settings import KafkaSettings
 

@@ -17,8 +17,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 
 from rewardpoints.events.lost_connections import tell_lost_connections
-from rewardpoints.events.messages import Record
 from rewardpoints.events.paced_fetches import pace_empty_fetches
+from rewardpoints.events.records import Record
 from rewardpoints.events.salvage import salvage
 
 logger = structlog.get_logger(__name__)

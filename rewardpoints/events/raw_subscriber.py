@@ -27,7 +27,7 @@ from rewardpoints.domain.ports import Clock
 from rewardpoints.events.connection import consumer_group
 from rewardpoints.events.flood_guard import FloodOfBadRecords
 from rewardpoints.events.lag_watch import LagWatch
-from rewardpoints.events.messages import Record, UndecodableRecord
+from rewardpoints.events.records import Record, UndecodableRecord
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
@@ -215,7 +215,7 @@ class RawSubscriber:
 
     def _owns(self, part: Sequence[Record]) -> bool:
         assigned = self._consumer.assignment()
-        return all(TopicPartition(record.topic, record.partition) in assigned for record in part)
+        return bool({(record.topic, record.partition) for record in part} <= assigned)
 
     def _must_stop(self, state: RetryCallState) -> bool:
         (part,) = state.args
@@ -272,10 +272,11 @@ class RawSubscriber:
         consumer = self._consumer
         if consumer is None or not records:
             return
-        handled: dict[TopicPartition, int] = {}
-        for record in records:
-            last = record.last_offset if isinstance(record, UndecodableRecord) else record.offset
-            handled[TopicPartition(record.topic, record.partition)] = last + 1
+        lasts = {(record.topic, record.partition): record for record in records}
+        handled = {
+            TopicPartition(*place): (last.last_offset if isinstance(last, UndecodableRecord) else last.offset) + 1
+            for place, last in lasts.items()
+        }
         assigned = consumer.assignment()
         offsets = {partition: offset for partition, offset in handled.items() if partition in assigned}
         if not offsets:  # all were taken over by another member meanwhile

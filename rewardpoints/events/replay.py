@@ -40,8 +40,9 @@ from rewardpoints.domain.replays import (
     Told,
     account_digest,
 )
-from rewardpoints.events.messages import Record, named_account, published_at
+from rewardpoints.events.messages import named_account
 from rewardpoints.events.range_reader import RangeReader, offsets_of
+from rewardpoints.events.records import Record, published_at
 from rewardpoints.events.replay_orders import ReplayOrders, Tally
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings

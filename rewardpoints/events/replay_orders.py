@@ -10,9 +10,9 @@ from rewardpoints.domain.errors import RecordRejected
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import Clock, LotBatches, SettingsReader, TombstoneWatch
 from rewardpoints.domain.replays import ReplayCounts, StoredLots
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_batches import OrderBatches, derive
 from rewardpoints.events.range_reader import offsets_of
+from rewardpoints.events.records import Record
 
 MOST_IDS_REMEMBERED: Final = 500_000
 """Orders that a dry run remembers as missing, so that a second record of one is not a second lot."""

@@ -9,7 +9,7 @@ from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.default_records import DefaultRecordBase, _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint
 
-from rewardpoints.events.messages import Record, UndecodableRecord
+from rewardpoints.events.records import Record, UndecodableRecord
 
 _LENGTH: Final = struct.Struct(">i")
 _LENGTH_AT: Final = 8

@@ -20,6 +20,7 @@ from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionS
 from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS, SettingsVersion, parse_site_settings
 from rewardpoints.ledger.driver import Document
 
+_KINDS: Final = {kind.value: kind for kind in LotKind}
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 _DECODER: Final = msgspec.json.Decoder(float_hook=Decimal)
 
@@ -47,7 +48,7 @@ def lot_document(lot: Lot) -> Document:
     document: Document = {
         "_id": lot.id,
         "account": lot.account,
-        "kind": lot.kind.value,
+        "kind": str(lot.kind),
         "sourceId": lot.source_id,
         "referenceId": lot.reference_id,
         "description": lot.description,
@@ -89,7 +90,7 @@ def lot_from(document: Mapping[str, Any]) -> Lot:
     return Lot(
         id=document["_id"],
         account=Account(document["account"]),
-        kind=LotKind(document["kind"]),
+        kind=_KINDS.get(document["kind"]) or LotKind(document["kind"]),
         source_id=document["sourceId"],
         public_id=document.get("publicId", document["_id"]),
         reference_id=document["referenceId"],

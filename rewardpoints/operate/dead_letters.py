@@ -27,9 +27,9 @@ from rewardpoints.events.dead_letter_desk import (
     letters_at,
     matches,
 )
-from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.events.range_reader import RangeReader
+from rewardpoints.events.records import Message
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.settings import Settings
 

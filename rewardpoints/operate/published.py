@@ -19,8 +19,8 @@ from rewardpoints.domain.invariants import AccountUnderTest, Invariant, Violatio
 from rewardpoints.domain.ports import Clock
 from rewardpoints.domain.redemptions import Redemption
 from rewardpoints.events.coupon_requests import decode_coupon_request
-from rewardpoints.events.messages import Record, recorded_at
 from rewardpoints.events.range_reader import RangeReader
+from rewardpoints.events.records import Record, recorded_at
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.settings import KafkaSettings
 

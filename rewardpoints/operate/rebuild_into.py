@@ -18,8 +18,9 @@ from rewardpoints.domain.replays import ReplayCounts
 from rewardpoints.events.chargeback_consumer import charge_back
 from rewardpoints.events.coupon_requests import decode_coupon_request
 from rewardpoints.events.coupon_result_consumer import mark_issued
-from rewardpoints.events.messages import decode_chargeback, decode_coupon_result, recorded_at
+from rewardpoints.events.messages import decode_chargeback, decode_coupon_result
 from rewardpoints.events.range_reader import RangeReader
+from rewardpoints.events.records import recorded_at
 from rewardpoints.events.replay_orders import AppliedReplay, Ports, Tally
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.tombstones import TombstoneCache

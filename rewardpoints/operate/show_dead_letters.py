@@ -10,7 +10,7 @@ from rewardpoints.domain.instants import format_instant
 from rewardpoints.events.dead_letter_desk import DeadLetter
 from rewardpoints.events.dead_letters import PREFIX
 from rewardpoints.events.inspection import describe
-from rewardpoints.events.messages import published_at
+from rewardpoints.events.records import published_at
 from rewardpoints.operate.dead_letters import Listing
 from rewardpoints.operate.terminal import out, print_json, print_line
 

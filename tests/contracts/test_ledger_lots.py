@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from rewardpoints.domain.earning import RULE
 from rewardpoints.domain.lots import Lot
@@ -84,7 +85,7 @@ async def test_another_rule_or_settings_version_is_a_difference(ledger: Ledger) 
     assert lot.earned is not None
     assert lot.earned.rule == RULE
     await ledger.lots.add_batch([lot])
-    outcome = await ledger.lots.add_batch([replace(lot, earned=replace(lot.earned, settings_version=2))])
+    outcome = await ledger.lots.add_batch([replace(lot, earned=structs.replace(lot.earned, settings_version=2))])
     assert outcome.differing == [0]
 
 

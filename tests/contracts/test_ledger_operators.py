@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from rewardpoints.domain.dead_letters import LetterAction, LetterId, LetterState
 from rewardpoints.domain.differences import difference
@@ -81,7 +82,7 @@ async def test_the_latest_replays_of_a_tenant_are_its_own(ledger: Ledger) -> Non
 async def test_a_lot_says_which_replay_added_it(ledger: Ledger) -> None:
     lot = order_lot("o1")
     assert lot.origin is not None
-    replayed = replace(lot, origin=replace(lot.origin, replay="r1"))
+    replayed = replace(lot, origin=structs.replace(lot.origin, replay="r1"))
     await ledger.lots.add_batch([replayed])
     found = await ledger.lots.find_all([lot.id, "none"])
     assert found.keys() == {lot.id}

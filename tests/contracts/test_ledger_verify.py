@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.adjustments import Adjustment
@@ -34,7 +35,7 @@ def an_earned_lot(order: str, account: Account = ACCOUNT) -> Lot:
     """Earned an hour ago under ``a_version(1)``: 66.67 x 1.50 = 100, valid for 12 months."""
     lot = order_lot(order, 100, account=account)
     assert lot.earned is not None
-    earned = replace(lot.earned, factor=Decimal("1.50"), value=Decimal("66.67"))
+    earned = structs.replace(lot.earned, factor=Decimal("1.50"), value=Decimal("66.67"))
     return replace(lot, earned=earned, valid_until=add_months(lot.created_at, 12, UTC))
 
 

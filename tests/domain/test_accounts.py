@@ -1,4 +1,5 @@
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,12 @@ text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 def test_an_account_names_its_tenant_and_customer(tenant: str, customer: str) -> None:
     account = account_of(tenant, customer)
     assert (tenant_of(account), customer_of(account)) == (tenant, customer)
+
+
+@given(text, text)
+def test_an_account_is_quoted_as_urls_are(tenant: str, customer: str) -> None:
+    # stored in every ledger there is
+    assert account_of(tenant, customer) == f"{quote(tenant, safe='')}/{quote(customer, safe='')}"
 
 
 @given(text, text, text)

@@ -2,6 +2,8 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from dateutil import tz
+from dateutil.relativedelta import relativedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +91,38 @@ def test_the_public_form_reads_back_to_the_millisecond(instant: datetime) -> Non
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)), st.integers(1, 600))  # noqa: DTZ001 - same
 def test_more_months_never_end_earlier(start: datetime, months: int) -> None:
     assert start < add_months(start, months, BERLIN) <= add_months(start, months + 1, BERLIN)
+
+
+def by_dateutil(instant: datetime, months: int, zone: ZoneInfo) -> datetime:
+    """The same by the library alone, at several times the price."""
+    later = instant.astimezone(zone) + relativedelta(months=months)
+    return to_milliseconds(tz.resolve_imaginary(later.replace(fold=0)))
+
+
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "Asia/Kathmandu",
+    "Pacific/Apia",
+    "Africa/Cairo",
+)
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis adds the zone
+    st.integers(1, 1200),
+    st.sampled_from(ZONES).map(ZoneInfo),
+)
+def test_months_are_added_as_dateutil_adds_them(instant: datetime, months: int, zone: ZoneInfo) -> None:
+    assert add_months(instant, months, zone) == by_dateutil(instant, months, zone)
+
+
+@pytest.mark.parametrize("zone", [ZoneInfo(name) for name in ZONES], ids=str)
+def test_months_that_end_about_a_change_of_the_clocks(zone: ZoneInfo) -> None:
+    quarters = timedelta(minutes=15)
+    for begin in (utc(2024, 2, 20), utc(2024, 9, 20)):  # a month later clocks change somewhere, and some days after
+        for quarter in range(45 * 24 * 4):
+            instant = begin + quarter * quarters
+            assert add_months(instant, 1, zone) == by_dateutil(instant, 1, zone)

@@ -101,3 +101,12 @@ def test_names_that_disagree_are_refused() -> None:
     with pytest.raises(InvalidInput, match="disagrees"):
         canonical_content({"enable": True, "enabled": False})
     assert canonical_content({"enable": True, "enabled": True}) == {"enabled": True}
+
+
+@pytest.mark.parametrize(
+    "template", ["{orderId}", "Order {orderId}", "{{{orderId}}} and {orderId}!", "none", "{{}}", "a}}{{b"]
+)
+def test_a_description_is_what_the_template_says(template: str) -> None:
+    settings = parse_site_settings({"orderValueToRewardPointsFactor": 1, "descriptionTemplate": template})
+    for order_id in ("EON1", "{orderId}", "", "{{x}}"):
+        assert settings.describe_order(order_id) == template.format(orderId=order_id)

@@ -17,8 +17,8 @@ from rewardpoints.domain.errors import NotFound
 from rewardpoints.domain.instants import parse_instant
 from rewardpoints.domain.redemptions import RedemptionState
 from rewardpoints.events import dead_letters as headers
-from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.records import Message
 from rewardpoints.operate.dead_letters import (
     discard_letters,
     list_letters,

@@ -19,11 +19,7 @@ from rewardpoints.events.chargeback_consumer import charge_back
 from rewardpoints.events.coupon_requests import decode_coupon_request
 from rewardpoints.events.coupon_result_consumer import mark_issued
 from rewardpoints.events.inspection import last_records
-from rewardpoints.events.messages import (
-    decode_chargeback,
-    decode_coupon_result,
-    encode_coupon_request,
-)
+from rewardpoints.events.messages import decode_chargeback, decode_coupon_result, encode_coupon_request
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.operate.ledgers import open_ledger

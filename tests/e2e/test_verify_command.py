@@ -11,7 +11,8 @@ from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.redemptions import Redemption
 from rewardpoints.events.dead_letters import REASON
-from rewardpoints.events.messages import Headers, encode_coupon_request
+from rewardpoints.events.messages import encode_coupon_request
+from rewardpoints.events.records import Headers
 from tests.contracts.ledgers import an_intent, lot_back, manual_lot, now
 from tests.e2e.stack import TENANT, Stack, an_order, until
 from tests.typed import typed

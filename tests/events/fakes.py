@@ -13,8 +13,8 @@ from rewardpoints.domain.lots import Draw, Lot
 from rewardpoints.domain.ports import AddedLots, RedemptionCounts, SiteKey, Tombstone
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionIntent, RedemptionState
 from rewardpoints.domain.site_settings import SettingsHistory, SettingsVersion, SiteSettings
-from rewardpoints.events.messages import Message
 from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.records import Message
 from rewardpoints.settings import KafkaSettings
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

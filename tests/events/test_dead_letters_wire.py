@@ -19,9 +19,9 @@ from rewardpoints.domain.errors import RecordRejected, RejectReason
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import Headers, Message, Record
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.records import Headers, Message, Record
 from rewardpoints.settings import KafkaSettings, ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read

@@ -8,8 +8,8 @@ from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
 from rewardpoints.events.flood_guard import FloodGuard, FloodOfBadRecords
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
+from rewardpoints.events.records import Record
 from rewardpoints.settings import ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.fakes import NOW, FakeLots, FakeProducer, FakeRedemptions, FakeSettings, FakeTombstones, redemption

@@ -11,8 +11,8 @@ from rewardpoints.domain.errors import LedgerUnavailable, RejectReason
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard, FloodOfBadRecords
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
+from rewardpoints.events.records import Record
 from rewardpoints.settings import KafkaSettings, ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from rewardpoints.events import lag_watch
 from rewardpoints.events.lag_watch import LagWatch
-from rewardpoints.events.messages import Record
+from rewardpoints.events.records import Record
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read

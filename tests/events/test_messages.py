@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,18 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rewardpoints.domain.earning import Skipped, SkipReason
 from rewardpoints.domain.errors import RecordRejected, RejectReason
 from rewardpoints.domain.orders import Order
 from rewardpoints.domain.site_settings import OrderValueBase
-from rewardpoints.events.messages import (
-    Headers,
-    decode_chargeback,
-    decode_coupon_result,
-    decode_order,
-    encode_coupon_request,
-)
+from rewardpoints.events.messages import decode_chargeback, decode_coupon_result, encode_coupon_request
+from rewardpoints.events.order_messages import decode_order
+from rewardpoints.events.records import Headers
 from tests.events.fakes import NOW, TENANT, redemption
 from tests.events.wire import BY_TENANT, MILLISECONDS, FakeRecord, order, order_bytes
 

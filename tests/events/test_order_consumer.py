@@ -12,8 +12,8 @@ from rewardpoints.domain.site_settings import OrderValueBase, SiteSettings
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
+from rewardpoints.events.records import Record
 from rewardpoints.settings import ServiceSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.fakes import NOW, FakeLots, FakeProducer, FakeSettings, FakeTombstones

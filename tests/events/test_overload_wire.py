@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rewardpoints.events.messages import Record
 from rewardpoints.events.raw_consumer import RawConsumer
+from rewardpoints.events.records import Record
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read

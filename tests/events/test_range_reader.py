@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPart
 
 from rewardpoints.domain.errors import InvalidInput
 from rewardpoints.domain.replays import PartitionProgress
-from rewardpoints.events.messages import Record
 from rewardpoints.events.range_reader import RangeReader
+from rewardpoints.events.records import Record
 from rewardpoints.settings import KafkaSettings
 from tests.events.test_undecodable_wire import batch, produce_raw, undecompressable
 from tests.events.wire import produce

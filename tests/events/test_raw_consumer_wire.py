@@ -14,9 +14,9 @@ from aiokafka.errors import CorruptRecordException
 
 from rewardpoints.embedded import kafka_server
 from rewardpoints.embedded.ports import free_port
-from rewardpoints.events.messages import Record
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.events.raw_consumer import ConsumerBroken, RawConsumer
+from rewardpoints.events.records import Record
 from rewardpoints.events.topics import create_topics
 from rewardpoints.settings import KafkaSettings
 from tests.events.conftest import Read

@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from rewardpoints.domain.errors import LedgerUnavailable
-from rewardpoints.events.messages import Headers, Record
 from rewardpoints.events.raw_consumer import RawConsumer
+from rewardpoints.events.records import Headers, Record
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
 from tests.events.conftest import Read

@@ -14,8 +14,8 @@ from aiokafka.record.util import calc_crc32c
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import Headers, Record, UndecodableRecord
 from rewardpoints.events.order_consumer import OrderConsumer
+from rewardpoints.events.records import Headers, Record, UndecodableRecord
 from rewardpoints.events.salvage import salvage
 from rewardpoints.settings import KafkaSettings, ServiceSettings
 from rewardpoints.telemetry import Metrics

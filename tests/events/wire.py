@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
-from rewardpoints.events.messages import Headers, Record
+from rewardpoints.events.records import Headers, Record
 from rewardpoints.settings import KafkaSettings
 from tests.events.fakes import NOW, TENANT
 

@@ -18,7 +18,7 @@ from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
 from rewardpoints.domain.lots import LotKind
 from rewardpoints.domain.redemptions import redemption_id
-from rewardpoints.events.messages import Record
+from rewardpoints.events.records import Record
 from rewardpoints.ledger.account_pages import AccountPages, Entries
 from rewardpoints.ledger.verify import account_violations
 from tests.e2e.stack import TENANT, Stack, an_order

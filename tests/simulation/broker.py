@@ -16,8 +16,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError, KafkaTimeoutError
 
 from rewardpoints.domain.ports import Clock
-from rewardpoints.events.messages import Headers
 from rewardpoints.events.producer import EventProducer
+from rewardpoints.events.records import Headers
 from rewardpoints.settings import KafkaSettings
 from tests.simulation.network import Network
 

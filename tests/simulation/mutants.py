@@ -15,9 +15,9 @@ from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.redemptions import Redemption, RedemptionIntent
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.raw_subscriber import RawSubscriber
+from rewardpoints.events.records import Record
 from rewardpoints.events.relay import CouponRequestPublisher
 from rewardpoints.ledger import redemptions, spending
 from rewardpoints.ledger.accounts import Accounts

@@ -21,9 +21,9 @@ from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.messages import Record
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.raw_subscriber import Handler, RawSubscriber
+from rewardpoints.events.records import Record
 from rewardpoints.events.relay import CouponRequestPublisher, Relay
 from rewardpoints.ledger.driver import Database
 from rewardpoints.ledger.ledger import Ledger

@@ -11,7 +11,8 @@ from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.invariants import AccountUnderTest
 from rewardpoints.domain.lots import plan_draws
 from rewardpoints.domain.redemptions import Redemption, redemption_from
-from rewardpoints.events.messages import Headers, encode_coupon_request
+from rewardpoints.events.messages import encode_coupon_request
+from rewardpoints.events.records import Headers
 from rewardpoints.operate import published
 from rewardpoints.operate.published import PublishedRequests
 from tests.contracts.ledgers import ACCOUNT, an_intent, now, order_lot
