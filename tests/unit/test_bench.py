@@ -23,7 +23,7 @@ from bench.profiles import library_of
 from bench.results import load, store
 from bench.servers import Choice
 from bench.tables import markdown_table, number
-from rewardpoints.events.messages import decode_order
+from rewardpoints.events.order_messages import decode_order
 
 MEASURED = Measured(
     worker_cpu_us=50,
