@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from typer.testing import CliRunner
 
-from rewardpoints.cli import cli
+from rewardpoints.cli import command_line
 from rewardpoints.domain.errors import RewardPointsError
 
 COMMAND_SECONDS = 60.0
@@ -25,7 +25,7 @@ async def typed(environment: Mapping[str, str], *arguments: str) -> Typed:
     """Type ``rewardpoints`` with these arguments; what it refuses on purpose is status 1, as ``main`` has it."""
 
     def invoke() -> Typed:
-        result = CliRunner().invoke(cli, arguments, env=dict(environment))
+        result = CliRunner().invoke(command_line(), arguments, env=dict(environment))
         if isinstance(result.exception, RewardPointsError):
             return Typed(1, result.stdout, f"{result.stderr}rewardpoints: {result.exception}\n")
         if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -21,25 +21,20 @@ from rewardpoints.api.server import HttpServer
 from rewardpoints.api.tokens import TokenVerifier
 from rewardpoints.app.clock import utc_now
 from rewardpoints.app.console import Console, beside
+from rewardpoints.app.consumers import subscribers
 from rewardpoints.app.erasure_looks import look_at_erasures
 from rewardpoints.app.readiness import KafkaCheck, LedgerCheck
 from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
 from rewardpoints.domain.ports import Readiness
 from rewardpoints.events.asyncapi import asyncapi
-from rewardpoints.events.chargeback_consumer import ChargebackConsumer
 from rewardpoints.events.connection import security
-from rewardpoints.events.coupon_result_consumer import CouponResultConsumer
 from rewardpoints.events.dead_letters import DeadLetters
-from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.process import EventsProcess
 from rewardpoints.events.producer import EventProducer
 from rewardpoints.events.raw_consumer import ConsumerBroken
-from rewardpoints.events.raw_subscriber import Handler, RawSubscriber
 from rewardpoints.events.relay import CouponRequestPublisher, Relay
 from rewardpoints.events.unanswered import UnansweredChargebacks
 from rewardpoints.ledger.ledger import Ledger
-from rewardpoints.ledger.tombstones import TombstoneCache
 from rewardpoints.remote_site_settings import RemoteSiteSettings
 from rewardpoints.settings import Settings, SiteSettingsMode
 from rewardpoints.telemetry import Metrics
@@ -112,7 +107,16 @@ class Service:
             self.producer,
             stopping=self._stopping,
             on_fatal=self._fail,
-            subscribers=self._subscribers(),
+            subscribers=subscribers(
+                settings,
+                self.ledger,
+                self._dead_letters,
+                self.metrics,
+                orders=parts.orders,
+                coupon_answers=parts.coupon_answers,
+                stopping=self._stopping,
+                on_fatal=self._fail,
+            ),
             relay=self._relay() if parts.relay else None,
         )
         self._http_client = httpx.AsyncClient(follow_redirects=False)
@@ -221,54 +225,6 @@ class Service:
             else:
                 logger.info("mongodb_reachable")
                 return
-
-    def _subscribers(self) -> list[RawSubscriber]:
-        kafka, ledger = self._settings.kafka, self.ledger
-        handlers: list[tuple[str, str, Handler, bool]] = []
-        if self._parts.orders:
-            orders = OrderConsumer(
-                ledger.lots,
-                TombstoneCache(ledger.tombstones),
-                ledger.settings_reader,
-                dead_letters=self._dead_letters,
-                flood_guard=FloodGuard(self._settings.service),
-                metrics=self.metrics,
-                clock=utc_now,
-            )
-            handlers.append(("orders", kafka.topic_order_completed, orders.handle, False))
-        if self._parts.coupon_answers:
-            chargebacks = ChargebackConsumer(
-                ledger.redemptions,
-                ledger.settings_reader,
-                dead_letters=self._dead_letters,
-                flood_guard=FloodGuard(self._settings.service),
-                metrics=self.metrics,
-                clock=utc_now,
-            )
-            handlers.append(("chargebacks", kafka.topic_chargebacks, chargebacks.handle, True))
-            if kafka.topic_coupon_creation_results:
-                results = CouponResultConsumer(
-                    ledger.redemptions,
-                    dead_letters=self._dead_letters,
-                    flood_guard=FloodGuard(self._settings.service),
-                    metrics=self.metrics,
-                )
-                handlers.append(("coupon-results", kafka.topic_coupon_creation_results, results.handle, True))
-        return [
-            RawSubscriber(
-                name,
-                topic,
-                handle,
-                settings=kafka,
-                metrics=self.metrics,
-                clock=utc_now,
-                stopping=self._stopping,
-                on_fatal=self._fail,
-                retry_max_seconds=self._settings.service.retry_max_seconds,
-                one_by_one=one_by_one,
-            )
-            for name, topic, handle, one_by_one in handlers
-        ]
 
     def _publisher(self, by: str) -> CouponRequestPublisher:
         topic = self._settings.kafka.topic_coupon_creation_requests

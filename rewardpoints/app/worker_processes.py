@@ -13,8 +13,8 @@ import httpx
 import structlog
 
 from rewardpoints.api.server import HttpServer
-from rewardpoints.app.process import stop_signals, until_first
 from rewardpoints.app.service import ProcessFailed
+from rewardpoints.app.stopping import stop_signals, until_first
 from rewardpoints.app.worker_monitoring import create_monitoring_app
 from rewardpoints.embedded import tether
 from rewardpoints.events.waiting import pause

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rewardpoints.app.process import stop_signals
+from rewardpoints.app.stopping import stop_signals
 from rewardpoints.domain.accounts import check_text
 from rewardpoints.domain.dead_letters import Chosen, Handled, LetterFilter, LetterId, LetterState
 from rewardpoints.domain.errors import RejectReason

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import ServerRefused
-from rewardpoints.app.process import stop_signals, until_first
+from rewardpoints.app.stopping import stop_signals, until_first
 from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.lag import State
 from rewardpoints.operate.lag import states

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from rewardpoints.app.process import stop_signals
+from rewardpoints.app.stopping import stop_signals
 from rewardpoints.domain.accounts import check_tenant
 from rewardpoints.operate.ledgers import open_ledger
 from rewardpoints.operate.progress import Progressing

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from rewardpoints.app.process import stop_signals
+from rewardpoints.app.stopping import stop_signals
 from rewardpoints.domain.differences import Difference
 from rewardpoints.domain.errors import NotFound
 from rewardpoints.domain.replays import Replay, ReplayRequest, ReplayState, parse_bound

@@ -11,8 +11,8 @@ from typing import Final
 
 from rewardpoints.app.clock import utc_now
 from rewardpoints.app.commands import ServerRefused, TopicWriter, create_topics
-from rewardpoints.app.process import stop_signals, until_first
 from rewardpoints.app.service import Parts, ProcessFailed, Service
+from rewardpoints.app.stopping import stop_signals, until_first
 from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.redeem_options import RedeemOption, option_content
 from rewardpoints.domain.site_settings import SettingsVersion, parse_site_settings

@@ -1,6 +1,8 @@
 """What ``--help`` says: whole, and what the documents say of commands and options."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rewardpoints.cli import cli
+from rewardpoints.cli import COMMANDS as WHERE
+from rewardpoints.cli import command_line
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
@@ -23,6 +26,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
         yield from commands(inner, (*path, name))
 
 
+cli = command_line()
 COMMANDS = dict(commands(typer.main.get_command(cli)))
 
 
@@ -66,3 +70,17 @@ def test_documents_call_commands_and_options_that_exist(call: str) -> None:
     allowed = {name for parameter in COMMANDS[path].params for name in parameter.opts} | {"--help"}
     asked = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", call))
     assert asked - allowed == set()
+
+
+def test_every_command_is_found_where_the_command_line_says() -> None:
+    whole = getattr(typer.main.get_command(cli), "commands", {})
+    assert set(whole) == set(WHERE)
+    for name in WHERE:
+        assert name in getattr(typer.main.get_command(command_line(name)), "commands", {})
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    program = "import sys; from rewardpoints.cli import command_line; command_line('token'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)  # noqa: S603 - own
+    assert "jwt" in done.stdout.split()
+    assert not {"fastapi", "jinja2", "rewardpoints.operate.rebuild_into"} & set(done.stdout.split())
