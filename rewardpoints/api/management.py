@@ -1,5 +1,6 @@
 """The employees' operations on customers' points."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Final
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from rewardpoints.api import schemas
 from rewardpoints.api.access import MANAGE, VIEW, principal_of
 from rewardpoints.api.bodies import AddedPointsIn, NewCustomerIn, PointsIn, RedeemedPointsIn
-from rewardpoints.api.deadline import seconds_left
+from rewardpoints.api.deadline import answer_by, seconds_left
 from rewardpoints.api.errors import BadRequest, Conflict, NoPoints
 from rewardpoints.api.parameters import CustomerId, IdempotencyKey, SiteCode
 from rewardpoints.api.ports import Ports
@@ -20,7 +21,7 @@ from rewardpoints.api.routing import Operations
 from rewardpoints.api.storefront import Randomness
 from rewardpoints.api.views import JSON, encode, json_answer, summary_view
 from rewardpoints.domain.accounts import DEFAULT_SITE_CODE, account_of, entry_id
-from rewardpoints.domain.errors import AccountExists, NoAccount
+from rewardpoints.domain.errors import AccountExists, LedgerUnavailable, NoAccount
 from rewardpoints.domain.history import History, summarize
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.manual_entries import ManualGrant, manual_lot, opening_lot
@@ -155,8 +156,15 @@ class Management:
         return Response()
 
     async def erase_account(self, request: Request, customer_id: CustomerId) -> Response:
-        """Erase a customer: all points, entries and unpublished coupon requests. Repeating it changes nothing."""
-        await self._ports.accounts.erase(account_of(principal_of(request).tenant, customer_id))
+        """Erase a customer: all points, entries and unpublished coupon requests. Repeating it changes nothing.
+
+        An erasure that cannot be ended in time is answered 503; a worker ends it where it is not asked for again.
+        """
+        try:
+            async with asyncio.timeout_at(answer_by(request)):
+                await self._ports.accounts.erase(account_of(principal_of(request).tenant, customer_id))
+        except TimeoutError as error:
+            raise LedgerUnavailable("the customer is not erased yet") from error
         return Response()
 
     async def add_points(

@@ -311,6 +311,20 @@ async def test_erasing_is_idempotent_and_complete(api: Api) -> None:
     assert (await balance(api, "c2")).json() == 6
 
 
+async def test_an_erasure_that_takes_too_long_is_asked_for_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardpoints.api.deadline.ANSWER_SECONDS", 0.2)
+
+    async def hangs(*_arguments: Any) -> Any:
+        await asyncio.Event().wait()
+
+    api.server.faults.plant("accounts.erase", hangs)
+    answer = await api.call("DELETE", customer())
+    api.server.faults.clear()
+
+    assert (answer.status_code, answer.json()["type"]) == (503, "service_unavailable")
+    assert (await api.call("DELETE", customer())).status_code == 200
+
+
 async def test_all_summaries(api: Api) -> None:
     empty = await api.call("GET", "/reward-points/summaryBatch")
     for customer_id in ("b", "a", "c%20d"):
