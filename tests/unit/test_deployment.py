@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rewardpoints.settings import HttpSettings
+
 REPOSITORY = Path(__file__).parents[2]
 USER = 10001
 OURS = ("setup", "worker", "api")
@@ -114,6 +116,14 @@ def test_kubernetes_gives_nothing_to_write_and_no_rights(pod: dict[str, Any]) ->
         assert rights["capabilities"] == {"drop": ["ALL"]}
         assert all(mount["readOnly"] for mount in container.get("volumeMounts", ()))
     assert all("hostPath" not in volume for volume in pod.get("volumes", ()))
+
+
+def test_an_api_serves_on_while_it_is_taken_out_of_the_load_balancer() -> None:
+    (pod,) = [one.values[0] for one in pods() if one.id == "rewardpoints-api"]
+    (container,) = pod["containers"]
+    command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + HttpSettings().drain_seconds + 20
 
 
 def test_no_variable_with_a_secret_stands_in_a_config_map() -> None:
