@@ -67,7 +67,7 @@ class RemoteSiteSettings:
             logger.warning("remote_site_settings_unusable", tenant=tenant, site=site_code, problem=str(error))
             return "unusable"
         except (httpx.HTTPError, TimeoutError, LedgerUnavailable) as error:
-            logger.warning("remote_site_settings_unavailable", tenant=tenant, site=site_code, error=repr(error))
+            logger.warning("remote_site_settings_unavailable", tenant=tenant, site=site_code, error=_told(error))
             return "failed"
         except Exception:
             # Somebody else's answer must never end this process: what the ledger has stays in force.
@@ -114,6 +114,11 @@ class RemoteSiteSettings:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise InvalidInput(MIXIN, f"is larger than {MAX_ANSWER_BYTES} bytes")
         return bytes(body)
+
+
+def _told(error: Exception) -> str:
+    """What failed, in one line. The client's own words for a status repeat the address, credentials in it included."""
+    return f"status {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else repr(error)
 
 
 def _settings_of(body: bytes) -> Mapping[str, Any]:

@@ -191,6 +191,7 @@ class ErrorAnswers:
     async def domain_error(self, request: Request, error: RewardPointsError) -> Response:
         """What the rules or the ledger refuse."""
         if isinstance(error, LedgerUnavailable) and error.outcome_unknown:
+            _log.warning("outcome not known", exc_info=error)
             return self.internal(request, _OUTCOME_UNKNOWN)
         refusal = next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), None)
         if refusal is None:

@@ -26,14 +26,18 @@ from rewardpoints.telemetry import configure_logging
 
 dead_letters_cli = typer.Typer(no_args_is_help=True)
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Letters, as 3-1042; or choose by options.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Letters, as 3-1042; or choose by options.")]
 Reason = Annotated[
-    list[RejectReason] | None, typer.Option(metavar="REASON", help="Of this reason; may be given several times.")
+    list[RejectReason] | None,
+    typer.Option(metavar="REASON", help="Of this reason, as dead-letters list shows it; may be given several times."),
 ]
 Tenant = Annotated[str | None, typer.Option(help="Of this tenant.")]
 SourceTopic = Annotated[str | None, typer.Option("--topic", help="From this topic.")]
 Since = Annotated[
-    datetime | None, typer.Option("--from", parser=instant, metavar="TIME", help="Dead letters since then.")
+    datetime | None,
+    typer.Option(
+        "--from", parser=instant, metavar="TIME", help="Dead letters since then (2025-06-10 or 2025-06-10T12:31:39Z)."
+    ),
 ]
 Before = Annotated[
     datetime | None, typer.Option("--to", parser=instant, metavar="TIME", help="Dead letters of before then.")

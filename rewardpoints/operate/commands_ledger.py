@@ -51,7 +51,11 @@ def verify(
     customer: OneCustomer = None,
     since: Annotated[
         datetime | None,
-        typer.Option(parser=instant, metavar="TIME", help="Only accounts that gained an entry since then."),
+        typer.Option(
+            parser=instant,
+            metavar="TIME",
+            help="Only accounts that gained an entry since then (2025-06-10 or 2025-06-10T12:31:39Z).",
+        ),
     ] = None,
     topics: Annotated[
         bool, typer.Option("--topics", help="Also compare with the coupon requests and dead letters on Kafka.")
@@ -132,7 +136,12 @@ def explain(
     tenant: Tenant,
     customer: Customer,
     at: Annotated[
-        datetime | None, typer.Option(parser=instant, metavar="TIME", help="The account as it was, or will be, then.")
+        datetime | None,
+        typer.Option(
+            parser=instant,
+            metavar="TIME",
+            help="The account as it was, or will be, then (2025-06-10 or 2025-06-10T12:31:39Z).",
+        ),
     ] = None,
     as_json: AsJson = False,
     data: TrialFolder = None,
@@ -158,7 +167,10 @@ def liability(
         str | None, typer.Option(help="Only lots of this site; draws count for the site of their lot.")
     ] = None,
     at: Annotated[
-        datetime | None, typer.Option(parser=instant, metavar="TIME", help="As of then instead of now.")
+        datetime | None,
+        typer.Option(
+            parser=instant, metavar="TIME", help="As of then (2025-06-10 or 2025-06-10T12:31:39Z) instead of now."
+        ),
     ] = None,
     by: Annotated[PeriodLength, typer.Option(help="Length of a period, in UTC.")] = PeriodLength.MONTH,
     as_csv: Annotated[bool, typer.Option("--csv", help="A line a period, for a spreadsheet.")] = False,

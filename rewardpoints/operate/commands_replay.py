@@ -39,7 +39,7 @@ def replay(
     *,
     topic: Annotated[str | None, typer.Option(help="The topic; the order topic if not given.")] = None,
     begin: Annotated[
-        str | None, typer.Option("--from", help="beginning, a time (2025-06-10T12:31:39Z) or an offset.")
+        str | None, typer.Option("--from", help="beginning, a time (2025-06-10 or 2025-06-10T12:31:39Z) or an offset.")
     ] = None,
     end: Annotated[str, typer.Option("--to", help="end, a time or an offset; itself not included.")] = "end",
     partition: Annotated[int | None, typer.Option(help="Only this partition; needed with offsets.", min=0)] = None,

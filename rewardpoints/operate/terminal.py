@@ -20,7 +20,11 @@ WIDTH_OF_A_FILE: Final = 160
 """Columns of a table that is not shown on a terminal."""
 
 TrialFolder = Annotated[
-    Path | None, typer.Option("--data", help="Use the trial environment in this folder instead of the variables.")
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Use the trial environment in this folder (that of make run is .rewardpoints) instead of the variables.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 Result = TypeVar("Result")

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from rewardpoints.domain.errors import LedgerUnavailable
 from tests.api.harness import MAX_BODY_BYTES, ORIGIN, Api
@@ -143,6 +144,17 @@ async def test_anything_unforeseen_is_a_500_that_tells_nothing(fake_api: Api, ca
     ]
     fake_api.server.faults.clear()
     assert (await fake_api.call("GET", "/reward-points/customer/a%20b")).status_code == 404
+
+
+async def test_a_500_whose_outcome_is_not_known_is_told_apart_in_the_log(fake_api: Api) -> None:
+    await fake_api.give("c1", 100)
+    fake_api.server.faults.plant("accounts.add", LedgerUnavailable("gone", outcome_unknown=True))
+
+    with capture_logs() as logs:
+        answer = await fake_api.call("POST", ADD, json={"points": 1})
+
+    assert answer.status_code == 500
+    assert [log["event"] for log in logs if log["log_level"] in {"warning", "error"}] == ["outcome not known"]
 
 
 async def test_no_answer_in_time(fake_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

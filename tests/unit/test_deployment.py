@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rewardpoints.settings import HttpSettings
+
 REPOSITORY = Path(__file__).parents[2]
 USER = 10001
 OURS = ("setup", "worker", "api")
@@ -48,6 +50,42 @@ def test_compose_listens_on_loopback_only(compose: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_compose_names_only_what_is_there(compose: dict[str, Any]) -> None:
+    """Services that are waited for and scraped, volumes, and files of this repository that are mounted."""
+    services, volumes = compose["services"], set(compose["volumes"])
+    made_beforehand = {"./.rewardpoints/keys/jwks.json"}  # by the command that stands at the file's top
+    mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    files = {source for source in mounted if source.startswith(".")}
+    assert {source for source in files - made_beforehand if not (REPOSITORY / source).exists()} == set()
+    assert mounted - files == volumes
+    awaited = {name for service in services.values() for name in service.get("depends_on", ())}
+    assert awaited <= services.keys()
+
+
+def test_monitoring_is_asked_for_and_finds_what_it_watches(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert {name for name, service in services.items() if service.get("profiles") == ["monitoring"]} == {
+        "prometheus",
+        "grafana",
+    }
+    scraped = yaml.safe_load((REPOSITORY / "deploy" / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    targets = {target for job in scraped for group in job["static_configs"] for target in group["targets"]}
+    listening = {f"{name}:{_health_port(services[name])}" for name in ("worker", "api")}
+    assert targets == listening
+    (source,) = yaml.safe_load(
+        (REPOSITORY / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yaml").read_text()
+    )["datasources"]
+    (port,) = services["prometheus"]["ports"]
+    assert source["url"] == f"http://prometheus:{port.rsplit(':', 1)[1]}"
+
+
+def _health_port(service: dict[str, Any]) -> str:
+    found = re.search(r"127\.0\.0\.1:(\d+)/readyz", service["healthcheck"]["test"][-1])
+    assert found is not None
+    assert service["environment"]["REWARDPOINTS_HTTP_HOST"] == "0.0.0.0"  # noqa: S104 - inside the container
+    return found[1]
+
+
 def pods() -> list[Any]:
     items = [
         item
@@ -78,6 +116,14 @@ def test_kubernetes_gives_nothing_to_write_and_no_rights(pod: dict[str, Any]) ->
         assert rights["capabilities"] == {"drop": ["ALL"]}
         assert all(mount["readOnly"] for mount in container.get("volumeMounts", ()))
     assert all("hostPath" not in volume for volume in pod.get("volumes", ()))
+
+
+def test_an_api_serves_on_while_it_is_taken_out_of_the_load_balancer() -> None:
+    (pod,) = [one.values[0] for one in pods() if one.id == "rewardpoints-api"]
+    (container,) = pod["containers"]
+    command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + HttpSettings().drain_seconds + 20
 
 
 def test_no_variable_with_a_secret_stands_in_a_config_map() -> None:

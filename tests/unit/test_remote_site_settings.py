@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from rewardpoints.domain.site_settings import SettingsHistory, SettingsVersion
 from rewardpoints.remote_site_settings import MAX_ANSWER_BYTES, RemoteSiteSettings
@@ -138,6 +139,22 @@ async def test_a_service_that_refuses_changes_nothing(
     service.answer = httpx.Response(status)
     await one_round(remote, metrics, "failed")
     assert store.versions == []
+
+
+async def test_a_refusal_is_logged_in_one_line_without_the_address(store: FakeStore, metrics: Metrics) -> None:
+    """A password in the address would be in the log else."""
+    settings = SiteSettingsSettings.model_validate(
+        {"mode": "remote", "url": "https://points:pa55word@settings.example", "sites": "shop/main site"}
+    )
+    service = RemoteService()
+    service.answer = httpx.Response(503)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(service)) as client:
+        remote = RemoteSiteSettings(client, store, settings, clock=lambda: NOW, metrics=metrics)
+        with capture_logs() as logs:
+            await one_round(remote, metrics, "failed")
+    (line,) = [log for log in logs if log["event"] == "remote_site_settings_unavailable"]
+    assert line["error"] == "status 503"
+    assert "pa55word" not in str(logs)
 
 
 async def test_a_service_that_is_down_is_asked_again(
