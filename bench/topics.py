@@ -125,7 +125,8 @@ class Progress:
             group_coordinator_id=self._coordinator,
             partitions=self._partitions,
         )
-        committed = tuple(max(offsets[partition].offset, 0) for partition in self._partitions)
+        found = [offsets.get(partition) for partition in self._partitions]  # some brokers leave out what has none
+        committed = tuple(max(one.offset, 0) if one else 0 for one in found)
         return Mark(committed, time.monotonic())
 
     async def until(self, reached: Callable[[Mark], bool], *, what: str, check: Callable[[], None]) -> Mark:
