@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.context import Bench, Comparison, opened_ledger, utc_now
-from bench.measuring import Figures, Outcome, Row, at_least, at_most, interleaved
+from bench.measuring import Figures, Outcome, Rounds, Row, at_least, at_most, interleaved
 from bench.orders import real, small
 from bench.servers import Servers
 from bench.topics import filled_topic, polled, read_all
@@ -47,9 +47,14 @@ async def ingest(bench: Bench) -> Outcome:
             sides = {"raw insert_many": raw, "worker": worker, "plain worker": plain, "bare polling": polling}
             rounds = await interleaved(sides, rounds=sizes.rounds, say=bench.say)
     gc.unfreeze()
+    return Outcome(_ingest_rows(bench, rounds))
+
+
+def _ingest_rows(bench: Bench, rounds: Rounds) -> list[Row]:
+    sizes = bench.sizes
     note = f"{sizes.events} orders of 300 bytes a round, batches of at most {BATCH}"
     worker_us = rounds.values("worker", "cpu_us")
-    rows = [
+    return [
         Row(
             key="worker_over_raw",
             title="worker events/s ÷ raw insert_many docs/s",
@@ -80,7 +85,6 @@ async def ingest(bench: Bench) -> Outcome:
         _reported("polling_rate", "bare polling", "records/s", rounds.values("bare polling", "per_second")),
         _reported("polling_cpu", "bare polling, CPU per record", "µs", rounds.values("bare polling", "cpu_us")),
     ]
-    return Outcome(rows)
 
 
 async def real_orders(bench: Bench) -> Outcome:

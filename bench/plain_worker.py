@@ -19,7 +19,7 @@ from faststream.kafka import KafkaBroker
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import BaseModel, Field
 
-from bench.processes import most_resident_megabytes, used
+from bench.processes import Used, most_resident_megabytes, used
 from tests.e2e.stack import TENANT
 
 OWN = os.getpid()
@@ -73,24 +73,23 @@ async def work(uri: str, database: str, kafka: str, *, topic: str, group: str, e
     broker = KafkaBroker(kafka)
     app = FastStream(broker, logger=None)
     times: list[float] = []
-    began = used()
+    marks: list[Used] = []
 
     @broker.subscriber(topic, group_id=group, auto_offset_reset="earliest")
     async def on_order(order: Order) -> None:
-        nonlocal began
         if len(times) >= events:
             return
         if order.status == "COMPLETED":
             await add_points(client, accounts, order)
         times.append(time.monotonic())
-        if len(times) == 1:
-            began = used(OWN)
+        if len(times) in {1, events}:
+            marks.append(used(OWN))
         if len(times) == events:
             app.exit()
 
     async with asyncio.timeout(IDLE_LIMIT.total_seconds()):
         await app.run()
-    cpu_seconds = used(OWN).cpu_seconds - began.cpu_seconds
+    cpu_seconds = marks[-1].cpu_seconds - marks[0].cpu_seconds
     await client.drop_database(database)
     return {
         "per_second": (events - 1) / (times[-1] - times[0]),

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from bench.context import PARTITIONS
 from bench.orders import Feed
@@ -19,6 +21,11 @@ HEADERS = [("tenant", TENANT.encode())]
 FILL_AT_ONCE = 2_000
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 900.0
+
+
+_RETRYING = AsyncRetrying(
+    retry=retry_if_exception_type(KafkaError), wait=wait_fixed(POLL_SECONDS), stop=stop_after_delay(60), reraise=True
+)
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +110,8 @@ class Progress:
 
     async def __aenter__(self) -> Self:
         await self._admin.start()
-        self._coordinator = await self._admin.find_coordinator(self._group)
+        # Apache Kafka makes the topic of its offsets, and with it a coordinator, for the first group that asks
+        self._coordinator = await _RETRYING(self._admin.find_coordinator, self._group)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -111,10 +119,14 @@ class Progress:
 
     async def mark(self) -> Mark:
         """What is committed now."""
-        offsets = await self._admin.list_consumer_group_offsets(
-            self._group, group_coordinator_id=self._coordinator, partitions=self._partitions
+        offsets: Any = await _RETRYING(
+            self._admin.list_consumer_group_offsets,
+            self._group,
+            group_coordinator_id=self._coordinator,
+            partitions=self._partitions,
         )
-        committed = tuple(max(offsets[partition].offset, 0) for partition in self._partitions)
+        found = [offsets.get(partition) for partition in self._partitions]  # some brokers leave out what has none
+        committed = tuple(max(one.offset, 0) if one else 0 for one in found)
         return Mark(committed, time.monotonic())
 
     async def until(self, reached: Callable[[Mark], bool], *, what: str, check: Callable[[], None]) -> Mark:
