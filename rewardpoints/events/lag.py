@@ -103,14 +103,16 @@ class LagReader:
     async def _subscription(self, name: str, topic: str) -> SubscriptionLook:
         group = consumer_group(self._settings, name)
         partitions = await self._partitions(topic)
-        # Commits first: read the other way round, a reader could seem to be ahead of the end
+        # Members first: while a restarted broker still loads the group, that is an error which is tried again, where
+        # aiokafka takes it for a group that has never committed. Commits before ends: read the other way round, a
+        # reader could seem to be ahead of the end.
+        state, members = await self._members(group, topic)
         committed = await self._committed(group, partitions)
         first = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         positions = {one: max(committed.get(one, first[one]), first[one]) for one in partitions}
         waiting = {one: position for one, position in positions.items() if position < ends[one]}
         next_at = await self._next_records(waiting)
-        state, members = await self._members(group, topic)
         return SubscriptionLook(
             name=name,
             topic=topic,

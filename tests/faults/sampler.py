@@ -150,13 +150,15 @@ async def progress(stack: Stack, subscriber: str, topic: str) -> tuple[int, int]
             await consumer.start()
             partitions = [TopicPartition(topic, number) for number in range(kafka.topic_partitions)]
             consumer.assign(partitions)
-            done = [await consumer.committed(partition) or 0 for partition in partitions]
+            done = [await consumer.committed(partition) for partition in partitions]
             ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-            return sum(done), sum(ends.values())
     except (KafkaError, OSError, TimeoutError):
         return None
     finally:
         await consumer.stop()
+    if any(ends.values()) and not any(done):  # or a restarted broker still loads them, which aiokafka does not tell
+        return None
+    return sum(one or 0 for one in done), sum(ends.values())
 
 
 def _cpu_seconds(pid: int) -> float:
