@@ -1,15 +1,17 @@
 """``python -m bench [NAME]...`` measures; ``python -m bench report`` writes the page from what was measured."""
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 import uvloop
@@ -27,6 +29,8 @@ from bench.tables import terminal_table
 from rewardpoints.operate.terminal import out
 from rewardpoints.telemetry import configure_logging
 from tests.apache_kafka import ApacheKafkaNotHere
+
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -69,7 +73,7 @@ def run(
     changes = {name: value for name, value in (("rounds", rounds), ("grown_lots", lots)) if value is not None}
     sizes = dataclasses.replace(QUICK if quick else FULL, **changes)
     with _bench(Choice(mongodb=mongodb, kafka=kafka), sizes, folder) as bench:
-        failed = uvloop.run(_run(bench, wanted, results or (UNPUBLISHED if quick else PUBLISHED)))
+        failed = uvloop.run(_until_stopped(_run(bench, wanted, results or (UNPUBLISHED if quick else PUBLISHED))))
     if failed:
         raise typer.Exit(1)
 
@@ -86,7 +90,7 @@ def profile(
     if name not in PROFILES:
         raise typer.BadParameter(f"{name}: not among {', '.join(PROFILES)}")
     with _bench(Choice(mongodb=mongodb, kafka=kafka), QUICK if quick else FULL, None) as bench:
-        sys.stdout.write(uvloop.run(_profile(name, bench)))
+        sys.stdout.write(uvloop.run(_until_stopped(_profile(name, bench))))
 
 
 @app.command()
@@ -107,6 +111,13 @@ def _bench(choice: Choice, sizes: Sizes, folder: Path | None) -> Iterator[Bench]
     temporary = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
     with contextlib.nullcontext(folder) if folder else temporary as where:
         yield Bench(choice=choice, sizes=sizes, folder=Path(where).absolute(), say=_say)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, Result]) -> Result:
+    """SIGTERM ends it as Ctrl-C does: the processes it started go with it."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 async def _profile(name: str, bench: Bench) -> str:
