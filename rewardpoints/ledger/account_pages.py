@@ -1,21 +1,31 @@
 """Accounts in order: reading a range of accounts whole, each in one snapshot, in constant memory."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.ledger.driver import Collection, Database, Document, Session, driver_errors
 from rewardpoints.ledger.transactions import run
 
 KEYS_PER_READ: Final = 20_000
 """Account keys read at once. They come from the index alone; the embedded server sorts what is left of the range."""
 
+PATIENCE_SECONDS: Final = 60.0
+"""How long an operator's walk of many minutes waits at any step for a server that is away, as in a failover."""
+
+LONGEST_PAUSE_SECONDS: Final = 5.0
+
 ENTRIES_PER_SNAPSHOT: Final = 1000
 """Lots and redemptions of one snapshot, more only where a single account has more."""
 
+Result = TypeVar("Result")
 Range = tuple[str, str]
 """``low <= account < high``."""
 
@@ -32,7 +42,10 @@ class Entries:
 
 
 class AccountPages:
-    """Walks over accounts in the order of their keys."""
+    """Walks over accounts in the order of their keys.
+
+    Each step is tried again for ``patience_seconds`` while MongoDB cannot be reached.
+    """
 
     def __init__(
         self,
@@ -40,10 +53,12 @@ class AccountPages:
         *,
         keys_per_read: int = KEYS_PER_READ,
         entries_per_snapshot: int = ENTRIES_PER_SNAPSHOT,
+        patience_seconds: float = 0,
     ) -> None:
         self._database = database
         self._keys_per_read = keys_per_read
         self._entries_per_snapshot = entries_per_snapshot
+        self._patience_seconds = patience_seconds
 
     async def entries(
         self, accounts: Range, *, skip: int = 0, limit: int | None = None, since: datetime | None = None
@@ -89,7 +104,7 @@ class AccountPages:
             redemptions = await self._database.redemptions.find({"account": wanted}, session=session).to_list(None)
             return lots, redemptions
 
-        lots, redemptions = await run(self._database, read_both)
+        lots, redemptions = await self._patiently(lambda: run(self._database, read_both))
         found: dict[str, Entries] = {}
         for lot in lots:
             found.setdefault(lot["account"], Entries(lot["account"])).lots.append(lot)
@@ -139,19 +154,33 @@ class AccountPages:
     ) -> AsyncIterator[tuple[str, int]]:
         after: dict[str, Any] = {"$gte": accounts[0], "$lt": accounts[1]}
         while True:
-            with driver_errors():
-                keys = await (
-                    collection.find({"account": after, **also}, {"account": 1, "_id": 0})
-                    .sort("account", 1)
-                    .limit(self._keys_per_read)
-                    .to_list(None)
-                )
+            keys = await self._patiently(partial(self._read_keys, collection, {"account": after, **also}))
             for account, group in groupby(keys, key=itemgetter("account")):
                 yield account, sum(1 for _ in group)
             if len(keys) < self._keys_per_read:
                 return
             # The last account's size may be counted short; its entries are read whole all the same
             after = {"$gt": keys[-1]["account"], "$lt": accounts[1]}
+
+    async def _read_keys(self, collection: Collection, wanted: Mapping[str, Any]) -> list[Document]:
+        with driver_errors():
+            return await (
+                collection.find(wanted, {"account": 1, "_id": 0})
+                .sort("account", 1)
+                .limit(self._keys_per_read)
+                .to_list(None)
+            )
+
+    async def _patiently(self, read: Callable[[], Awaitable[Result]]) -> Result:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(LedgerUnavailable),
+            wait=wait_random_exponential(max=LONGEST_PAUSE_SECONDS),
+            stop=stop_after_delay(self._patience_seconds),
+            reraise=True,
+        ):
+            with attempt:
+                result = await read()
+        return result
 
 
 async def about_entries(database: Database) -> int:

@@ -6,7 +6,7 @@ from rewardpoints.domain.accounts import tenant_range
 from rewardpoints.domain.errors import UnreadableEntry
 from rewardpoints.domain.history import History
 from rewardpoints.domain.liability import Liability
-from rewardpoints.ledger.account_pages import EVERY_ACCOUNT, AccountPages, Entries
+from rewardpoints.ledger.account_pages import EVERY_ACCOUNT, PATIENCE_SECONDS, AccountPages, Entries
 from rewardpoints.ledger.accounts import history_from
 from rewardpoints.ledger.driver import Database
 
@@ -24,7 +24,7 @@ async def add_up(
         LedgerUnavailable: at any step; begin again with a new report.
     """
     accounts = tenant_range(tenant) if tenant is not None else EVERY_ACCOUNT
-    async with aclosing((pages or AccountPages(database)).entries(accounts)) as walk:
+    async with aclosing((pages or AccountPages(database, patience_seconds=PATIENCE_SECONDS)).entries(accounts)) as walk:
         async for entries in walk:
             liability.add(_readable(entries))
 

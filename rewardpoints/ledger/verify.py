@@ -14,7 +14,7 @@ from rewardpoints.domain.lots import LotKind
 from rewardpoints.domain.ports import Clock, SiteKey
 from rewardpoints.domain.redemptions import RedemptionState
 from rewardpoints.domain.site_settings import SettingsHistory
-from rewardpoints.ledger.account_pages import EVERY_ACCOUNT, AccountPages, Entries, about_entries
+from rewardpoints.ledger.account_pages import EVERY_ACCOUNT, PATIENCE_SECONDS, AccountPages, Entries, about_entries
 from rewardpoints.ledger.documents import lot_from, redemption_from
 from rewardpoints.ledger.driver import Database, Document, driver_errors
 
@@ -75,7 +75,7 @@ class Verification:
         self._clock = clock
         self._settings = settings
         self._requests = requests
-        self._pages = pages or AccountPages(database)
+        self._pages = pages or AccountPages(database, patience_seconds=PATIENCE_SECONDS)
         self._sites: dict[SiteKey, SettingsHistory] = {}
         self.accounts = 0
         self.entries = 0

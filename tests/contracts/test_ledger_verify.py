@@ -10,12 +10,12 @@ from msgspec import structs
 
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.adjustments import Adjustment
-from rewardpoints.domain.errors import IdempotencyConflict, InvalidInput, NoAccount, TooFewPoints
+from rewardpoints.domain.errors import IdempotencyConflict, InvalidInput, LedgerUnavailable, NoAccount, TooFewPoints
 from rewardpoints.domain.instants import add_months
 from rewardpoints.domain.invariants import Invariant, Violation
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.redemptions import Redemption
-from rewardpoints.ledger.account_pages import AccountPages
+from rewardpoints.ledger.account_pages import EVERY_ACCOUNT, AccountPages
 from rewardpoints.ledger.documents import lot_document
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import Scope, Verification
@@ -232,3 +232,26 @@ async def test_a_run_counts_what_it_judged(ledger: Ledger) -> None:
     verification = Verification(ledger.database, now)
     assert [one async for one in verification.violations(EVERYTHING)] == []
     assert (verification.accounts, verification.entries) == (2, 3 + 4 + 1)
+
+
+async def test_a_walk_goes_on_after_a_server_that_was_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts = [account_of("shop", f"c{number}") for number in range(4)]
+    await ledger.lots.add_batch([order_lot("o1", account=account) for account in accounts])
+    read_keys, calls = AccountPages._read_keys, 0
+
+    async def at_times(self: AccountPages, collection: Any, wanted: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise LedgerUnavailable("away")
+        return await read_keys(self, collection, wanted)
+
+    monkeypatch.setattr(AccountPages, "_read_keys", at_times)
+    monkeypatch.setattr("rewardpoints.ledger.account_pages.LONGEST_PAUSE_SECONDS", 0.01)
+
+    patient = AccountPages(ledger.database, keys_per_read=2, patience_seconds=60)
+    assert [entries.account async for entries in patient.entries(EVERY_ACCOUNT)] == accounts
+    hasty = AccountPages(ledger.database, keys_per_read=2)
+    calls = 0
+    with pytest.raises(LedgerUnavailable):
+        await anext(hasty.entries(EVERY_ACCOUNT))
