@@ -170,7 +170,8 @@ class RawSubscriber:
             await self._handle_parts(records, handled)
         except Exception as error:
             self._given_up = True
-            logger.exception("batch_failed_for_good", topic=self.topic, records=len(records))
+            where = _begins(records)
+            logger.exception("batch_failed_for_good", topic=self.topic, records=len(records), begins_at=where)
             await self._commit(handled)
             self._on_fatal(error)
             await self._stopping.wait()
@@ -314,6 +315,14 @@ async def _parse(records: tuple[Record, ...]) -> KafkaMessage:
 
 async def _decode(message: KafkaMessage) -> Any:
     return message.raw_message
+
+
+def _begins(records: Sequence[Record]) -> list[str]:
+    """The first offset of each partition, as ``rewardpoints topics read --at`` takes it."""
+    first: dict[int, int] = {}
+    for record in records:
+        first.setdefault(record.partition, record.offset)
+    return [f"{partition}/{offset}" for partition, offset in sorted(first.items())]
 
 
 class _PartitionLost(Exception):

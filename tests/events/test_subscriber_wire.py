@@ -98,7 +98,7 @@ async def test_records_the_framework_cannot_parse_reach_the_handler(kafka: Kafka
 
 
 async def test_an_unexpected_error_ends_the_process_and_nothing_is_committed_past_it(
-    kafka: KafkaSettings, reading: Read
+    kafka: KafkaSettings, reading: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = kafka.topic_order_completed
     await produce(kafka, topic, [b"%d" % n for n in range(40)], partition=0)
@@ -112,6 +112,8 @@ async def test_an_unexpected_error_ends_the_process_and_nothing_is_committed_pas
         await produce(kafka, topic, [b"later"], partition=0)
         group = at_work.subscriber.group
     assert [type(error) for error in at_work.fatal] == [KeyError]
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "batch_failed_for_good" in line]
+    assert "begins_at=['0/0']" in told
     assert handler.batches == []
     assert await committed(kafka, group, topic) == {}
 
