@@ -17,7 +17,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import KafkaBroker
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
@@ -27,6 +27,7 @@ from rewardpoints.domain.ports import Clock
 from rewardpoints.events.connection import consumer_group
 from rewardpoints.events.flood_guard import FloodOfBadRecords
 from rewardpoints.events.lag_watch import LagWatch
+from rewardpoints.events.raw_message import decode, parse
 from rewardpoints.events.records import Record, UndecodableRecord
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings
@@ -127,8 +128,8 @@ class RawSubscriber:
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=max(settings.session_timeout_ms // 3, 1),
             max_partition_fetch_bytes=settings.partition_fetch_bytes or max(2 * settings.max_message_bytes, 1_048_576),
-            parser=_parse,
-            decoder=_decode,
+            parser=parse,
+            decoder=decode,
             no_reply=True,
             include_in_schema=False,
         )
@@ -309,14 +310,6 @@ def _milliseconds(instant: datetime) -> int:
     return int(instant.timestamp() * 1000)
 
 
-async def _parse(records: tuple[Record, ...]) -> KafkaMessage:
-    return RawMessage(records)
-
-
-async def _decode(message: KafkaMessage) -> Any:
-    return message.raw_message
-
-
 def _begins(records: Sequence[Record]) -> list[str]:
     """The first offset of each partition, as ``rewardpoints topics read --at`` takes it."""
     first: dict[int, int] = {}
@@ -327,23 +320,3 @@ def _begins(records: Sequence[Record]) -> list[str]:
 
 class _PartitionLost(Exception):
     """Another member reads the records now."""
-
-
-class RawMessage(KafkaMessage):
-    """Records as they came. Nothing of them is looked at, so nothing can fail."""
-
-    def __init__(self, records: tuple[Record, ...]) -> None:
-        super().__init__(raw_message=records, body=b"", consumer=_NO_CONSUMER)
-
-
-class _NoConsumer:
-    """Stands where FastStream keeps the consumer it commits with; committing is done above."""
-
-    async def commit(self) -> None:
-        """Nothing."""
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Nothing."""
-
-
-_NO_CONSUMER: Final = _NoConsumer()
