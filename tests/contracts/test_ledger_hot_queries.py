@@ -24,6 +24,7 @@ from tests.contracts.ledgers import an_intent, now, open_ledger, order_lot
 from tests.servers import chosen_servers
 
 ACCOUNT = account_of("shop", "c00007")
+DUPLICATE_KEY = 11000
 SMALL, BIG = 40, 1000  # customers, with ten lots and five redemptions each
 GENEROUS_RATIO = 5.0
 NOISE_SECONDS = 0.004
@@ -103,9 +104,8 @@ async def insert(collection: Collection, documents: list[dict[str, Any]]) -> Non
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        assert all(one["code"] == 11000 for one in error.details["writeErrors"])
-        ids = {"_id": {"$in": [document["_id"] for document in documents]}}
-        assert await collection.count_documents(ids) == len(documents)
+        if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
+            raise
 
 
 @asynccontextmanager
