@@ -59,4 +59,4 @@ def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_condition_of_a_draw_holds_even_without_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     reads_outside_the_transaction(monkeypatch)
-    assert violated(0, 10) == []
+    assert violated(0, 20) == []
