@@ -19,7 +19,7 @@ ARGS ?=
 
 APACHE_KAFKA_TESTS := tests/events \
   tests/e2e/test_orders.py tests/e2e/test_redemptions.py tests/e2e/test_apache_kafka.py tests/e2e/test_lag_command.py \
-  tests/e2e/test_secure_kafka.py
+  tests/e2e/test_secure_kafka.py tests/e2e/test_worker_processes.py
 FAULTS := worker-kills mongodb-kills bad-records soak broker-kills
 RESULTS := docs/reliability
 VENV := .venv

@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 
 from rewardpoints.embedded.ports import free_port
 from tests.e2e.stack import Server, Stack, an_order, until
+from tests.servers import chosen_servers
 
 RECORDS_READ = re.compile(
     r'^rewardpoints_records_read_total\{process="(\d)",topic="[^"]*order-completed"\} (\S+)$', re.MULTILINE
@@ -26,26 +29,53 @@ async def checks(server: Server) -> dict[str, Any]:
     return answer.json()["checks"] if answer is not None else {}
 
 
-async def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(stack: Stack) -> None:
+async def has_lots(stack: Stack, count: int) -> bool:
+    return await stack.lot_count() >= count
+
+
+async def publish_orders(stack: Stack, name: str) -> None:
+    await stack.publish_orders(*(an_order(f"{name}{number}", f"c{number % 50}") for number in range(1000)))
+
+
+async def assert_stops(worker: Server, pids: Iterable[int]) -> None:
+    assert await worker.stop() == 0
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_two_processes_share_the_partitions(stack: Stack) -> None:
     worker = await (await two_processes(stack)).ready()
-    before = {name: check["pid"] for name, check in (await checks(worker)).items()}
-    assert sorted(before) == ["process 1", "process 2"]
-    await stack.publish_orders(*(an_order(f"a{number}", f"c{number % 50}") for number in range(1000)))
-
-    async def has(count: int) -> bool:
-        return await stack.lot_count() >= count
-
-    await until(lambda: has(1000), seconds=120, what="the first orders")
+    pids = {name: check["pid"] for name, check in (await checks(worker)).items()}
+    assert sorted(pids) == ["process 1", "process 2"]
+    await publish_orders(stack, "a")
+    await until(lambda: has_lots(stack, 1000), seconds=120, what="the orders")
     async with httpx.AsyncClient(base_url=worker.url, timeout=10) as client:
         shown = (await client.get("/metrics")).text
     read = {process: float(value) for process, value in RECORDS_READ.findall(shown)}
     assert sum(read.values()) >= 1000
     assert min(read.values()) > 0
     assert len(read) == 2
+    await assert_stops(worker, pids.values())
+    assert await stack.lot_count() == 1000
+    await stack.assert_true()
 
-    os.kill(before["process 2"], 9)
-    await stack.publish_orders(*(an_order(f"b{number}", f"c{number % 50}") for number in range(1000)))
-    await until(lambda: has(2000), seconds=180, what="the orders of both")
+
+@pytest.mark.skipif(
+    chosen_servers()["kafka"] == "embedded",
+    reason="the embedded broker may give the leader of a group, restarted, what another member reads:"
+    " REWARDPOINTS_TEST_KAFKA=apache",
+)
+@pytest.mark.parametrize("killed", ["process 1", "process 2"])
+async def test_a_killed_process_comes_back_to_its_partitions(stack: Stack, killed: str) -> None:
+    worker = await (await two_processes(stack)).ready()
+    before = {name: check["pid"] for name, check in (await checks(worker)).items()}
+    await publish_orders(stack, "a")
+    await until(lambda: has_lots(stack, 1000), seconds=120, what="the first orders")
+
+    os.kill(before[killed], signal.SIGKILL)
+    await publish_orders(stack, "b")
+    await until(lambda: has_lots(stack, 2000), seconds=120, what="the orders of both")
 
     async def both_ready() -> bool:
         found = await checks(worker)
@@ -53,11 +83,7 @@ async def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(st
 
     await until(both_ready, seconds=120, what="both processes ready again")
     after = {name: check["pid"] for name, check in (await checks(worker)).items()}
-    assert after["process 1"] == before["process 1"]
-    assert after["process 2"] != before["process 2"]
+    assert {name for name in before if after[name] != before[name]} == {killed}
     assert await stack.lot_count() == 2000
     await stack.assert_true()
-    assert await worker.stop() == 0
-    for pid in after.values():
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    await assert_stops(worker, after.values())
