@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
 import pymongo
 import pytest
 from pymongo import MongoClient
@@ -11,6 +12,10 @@ from pymongo import MongoClient
 from tests.servers import chosen_servers, running_kafka, running_mongodb
 
 _DROP_SECONDS = 10.0
+
+# how long an example takes is the machine's business
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_report_header() -> str:

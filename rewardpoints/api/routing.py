@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rewardpoints.api import schemas
 from rewardpoints.api.access import Access, Guard
 from rewardpoints.api.bodies import ApiRequest
-
-Endpoint = Callable[..., Awaitable[Response]]
+from rewardpoints.api.deadline import Endpoint, in_time
 
 _ALWAYS: Final = (401, 403, 500, 503)
 _WITH_BODY: Final = (400, 413, 415)
@@ -100,7 +99,7 @@ class Operations:
         extra: dict[str, Any] = {"security": access.security}
         route = GuardedRoute(
             path,
-            endpoint,
+            in_time(endpoint, changes=method != "GET"),
             access=access,
             guard=self._guard,
             max_body_bytes=self._max_body_bytes,

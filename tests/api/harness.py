@@ -101,6 +101,16 @@ class KeyServer:
         return json.dumps({"keys": [signer.jwk for signer in self.signers]}).encode()
 
 
+class Ticks:
+    """A clock a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def fake_ports(clock: Clock, requests: RecordedCouponRequests) -> Ports:
     """Empty fakes."""
     accounts, settings = FakeAccounts(), FakeSettings()

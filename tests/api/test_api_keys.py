@@ -26,19 +26,9 @@ from rewardpoints.api.keys import (
 )
 from rewardpoints.api.server import HttpServer
 from rewardpoints.settings import JwksSettings
-from tests.api.harness import Api, KeyServer, Signer, build_app, fake_server, serving
+from tests.api.harness import Api, KeyServer, Signer, Ticks, build_app, fake_server, serving
 
 OPTIONS = "/reward-points/shop/redeemOptions"
-
-
-class Ticks:
-    """A clock a test turns."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def ring_of(source: KeyServer, ticks: Ticks) -> KeyRing:

@@ -6,7 +6,7 @@ from typing import Any
 import bson
 import pytest
 from bson.codec_options import CodecOptions
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardpoints.domain.errors import InvalidInput
@@ -86,13 +86,11 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # time is not what is tested
 @given(st.dictionaries(texts, json_values, max_size=5))
 def test_json_keeps_every_number_exactly(content: dict[str, Any]) -> None:
     assert documents.from_json(documents.to_json("coupon", content)) == content
 
 
-@settings(deadline=None)  # time is not what is tested
 @given(texts, texts, texts, texts)
 def test_keys_of_different_sites_and_options_differ(tenant: str, name: str, other: str, another: str) -> None:
     for key in (documents.site_key, documents.option_key):
