@@ -23,12 +23,14 @@ from bench.measuring import Outcome
 from bench.profiles import PROFILES
 from bench.report import write_report
 from bench.results import machine_facts, store
-from bench.servers import APACHE, EMBEDDED, FAST_MONGODB, Choice, NoServer
+from bench.servers import APACHE, EMBEDDED, Choice, NoServer
 from bench.sizes import FULL, QUICK, Sizes
 from bench.tables import terminal_table
 from rewardpoints.operate.terminal import out
 from rewardpoints.telemetry import configure_logging
 from tests.apache_kafka import ApacheKafkaNotHere
+from tests.secantusd_rs import NAME as SECANTUSD
+from tests.secantusd_rs import SecantusdNotHere
 
 Result = TypeVar("Result")
 
@@ -64,7 +66,7 @@ def run(
     rounds: Annotated[int | None, typer.Option(help="Rounds of A B A B; overrides the form's.", min=1)] = None,
     lots: Annotated[int | None, typer.Option(help="Lots of the large ledger; overrides the form's.", min=1000)] = None,
     kafka: Annotated[str, typer.Option(help=f"{EMBEDDED}, {APACHE}, or host:port.")] = EMBEDDED,
-    mongodb: Annotated[str, typer.Option(help=f"{EMBEDDED}, {FAST_MONGODB} (or its path), or a URI.")] = EMBEDDED,
+    mongodb: Annotated[str, typer.Option(help=f"{EMBEDDED}, {SECANTUSD} (or its path), or a URI.")] = EMBEDDED,
     results: Annotated[Path | None, typer.Option(help="Folder of the JSON file.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where servers keep data and logs; kept.")] = None,
 ) -> None:
@@ -139,7 +141,7 @@ async def _run(bench: Bench, wanted: Sequence[Comparison], results: Path) -> boo
         began, facts = time.monotonic(), machine_facts(bench)
         try:
             outcome: Outcome = await comparison.run(bench)
-        except (NoServer, ApacheKafkaNotHere) as reason:
+        except (NoServer, SecantusdNotHere, ApacheKafkaNotHere) as reason:
             _say(f"{comparison.name}: {reason}")
             return True
         except Exception:  # noqa: BLE001 - whatever broke it, it is shown, and the others are measured

@@ -2,24 +2,19 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rewardpoints.embedded import Server, kafka_server, mongodb_server
+from rewardpoints.embedded import kafka_server, mongodb_server
 from rewardpoints.embedded.launcher import mongodb_uri
-from rewardpoints.embedded.ports import HOST
-from rewardpoints.embedded.probes import probe_mongodb
-from rewardpoints.embedded.server import Program
 from tests.apache_kafka import ApacheKafka, fetched_jars
+from tests.secantusd_rs import NAME as SECANTUSD
+from tests.secantusd_rs import is_secantusd, secantusd_server
 
 EMBEDDED: Final = "embedded"
 APACHE: Final = "apache"
-FAST_MONGODB: Final = "secantusd-rs"
 EMPTY_FETCH_PAUSE_MS: Final = 10
 START_SECONDS: Final = 120.0
 
@@ -46,7 +41,7 @@ class Choice:
         """The kind of MongoDB server, without paths and addresses."""
         if self.mongodb.startswith("mongodb"):
             return "running"
-        return FAST_MONGODB if Path(self.mongodb).name == FAST_MONGODB else self.mongodb
+        return SECANTUSD if is_secantusd(self.mongodb) else self.mongodb
 
     @property
     def kafka_kind(self) -> str:
@@ -56,7 +51,7 @@ class Choice:
     @property
     def is_fastest(self) -> bool:
         """Whether the client and not the server is meant to be the limit."""
-        return self.mongodb_kind == FAST_MONGODB
+        return self.mongodb_kind == SECANTUSD
 
     @property
     def empty_fetch_pause_ms(self) -> int:
@@ -79,7 +74,7 @@ async def running_servers(choice: Choice, folder: Path) -> AsyncIterator[Servers
     """Both servers, with empty data in ``folder``; what was started here ends with the context.
 
     Raises:
-        NoServer, ApacheKafkaNotHere, EmbeddedError: one cannot be had.
+        NoServer, SecantusdNotHere, ApacheKafkaNotHere, EmbeddedError: one cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
         uri, mongodb_pids = await _mongodb(choice.mongodb, folder / "mongodb", stack)
@@ -90,9 +85,12 @@ async def running_servers(choice: Choice, folder: Path) -> AsyncIterator[Servers
 async def _mongodb(choice: str, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, tuple[int, ...]]:
     if choice.startswith("mongodb"):
         return choice, ()
-    server = (
-        mongodb_server(folder, start_seconds=START_SECONDS) if choice == EMBEDDED else _fast_mongodb(choice, folder)
-    )
+    if choice == EMBEDDED:
+        server = mongodb_server(folder, start_seconds=START_SECONDS)
+    elif is_secantusd(choice):
+        server = secantusd_server(choice, folder, start_seconds=START_SECONDS)
+    else:
+        raise NoServer(f"--mongodb {choice}: not one of {EMBEDDED}, a URI, or a {SECANTUSD}")
     await stack.enter_async_context(server)
     return mongodb_uri(server.address), (server.pid,)
 
@@ -108,31 +106,3 @@ async def _kafka(choice: str, folder: Path, stack: contextlib.AsyncExitStack) ->
     jars = await asyncio.to_thread(fetched_jars)
     cluster = await stack.enter_async_context(ApacheKafka(jars, folder))
     return cluster.bootstrap_servers, tuple(broker.pid for broker in cluster.brokers)
-
-
-def _fast_mongodb(choice: str, folder: Path) -> Server:
-    program = shutil.which(choice)
-    if program is None or Path(choice).name != FAST_MONGODB:
-        raise NoServer(
-            f"--mongodb {choice}: not one of {EMBEDDED}, a URI, or a {FAST_MONGODB} on the PATH or given with its path"
-        )
-
-    def command(data: Path, port: int) -> list[str]:
-        config = data.with_name("secantusd.toml")
-        config.touch()  # without it the server looks for one in the user's home and in /etc
-        return [
-            *(os.path.realpath(program), "--config", str(config), "--host", HOST, "--port", str(port)),
-            *("--storage-path", str(data), "--sync-on-commit"),
-        ]
-
-    return Server(
-        Program(
-            name=f"MongoDB-wire server {FAST_MONGODB}",
-            command=command,
-            listening="listening on {address}",
-            probe=probe_mongodb,
-            death_signal=signal.SIGKILL,  # its data goes with the run
-        ),
-        folder,
-        start_seconds=START_SECONDS,
-    )

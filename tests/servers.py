@@ -1,6 +1,7 @@
 """The servers the tests run against, chosen by the environment.
 
-- ``REWARDPOINTS_TEST_MONGODB``: ``embedded`` (default) or ``testcontainers`` (MongoDB 8, one-node replica set).
+- ``REWARDPOINTS_TEST_MONGODB``: ``embedded`` (default), ``testcontainers`` (MongoDB 8, one-node replica set) or the
+  path of a ``secantusd-rs`` (see ``secantusd_rs.py``).
 - ``REWARDPOINTS_TEST_KAFKA``: ``embedded`` (default), ``apache`` (Apache Kafka 4 as a child process, its jars from
   Maven, see ``apache_kafka.py``) or ``testcontainers`` (the same in a container).
 - ``REWARDPOINTS_TEST_MONGODB_URI``, ``REWARDPOINTS_TEST_KAFKA_BOOTSTRAP``: a running server; goes before the choice.
@@ -28,6 +29,7 @@ from rewardpoints.embedded.launcher import mongodb_uri
 from rewardpoints.embedded.ports import HOST, free_port
 from rewardpoints.embedded.probes import NotReady, probe_kafka
 from tests.apache_kafka import ApacheKafka, ApacheKafkaNotHere, fetched_jars
+from tests.secantusd_rs import is_secantusd, secantusd_server
 
 MONGODB_IMAGE = "mongo:8.0"
 KAFKA_IMAGE = "apache/kafka:4.0.0"
@@ -62,6 +64,9 @@ async def running_mongodb(folder: Path) -> AsyncIterator[str]:
                 yield uri
         case uri if uri.startswith("mongodb"):
             yield uri
+        case program if is_secantusd(program):
+            async with secantusd_server(program, folder) as server:
+                yield mongodb_uri(server.address)
         case other:
             raise pytest.UsageError(f"REWARDPOINTS_TEST_MONGODB={other}: not one of embedded, testcontainers")
 

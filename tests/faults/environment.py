@@ -18,6 +18,7 @@ from rewardpoints.settings import MongodbSettings, ServiceSettings, SiteSettings
 from rewardpoints.telemetry import Metrics
 from tests.e2e.stack import Stack, running_stack
 from tests.e2e.test_redemptions import OPTION
+from tests.secantusd_rs import is_secantusd, secantusd_server
 from tests.servers import apache_kafka, chosen_servers
 
 SERVER_SECONDS = 60.0
@@ -51,14 +52,15 @@ class Environment:
 async def running_environment(folder: Path) -> AsyncIterator[Environment]:
     """Servers and topics are there; processes are started by the scenario. Everything ends with the context.
 
-    The MongoDB-wire server is the embedded one, the broker as ``REWARDPOINTS_TEST_KAFKA`` says: embedded or apache.
+    The MongoDB-wire server is as ``REWARDPOINTS_TEST_MONGODB`` says, embedded or a ``secantusd-rs``; the broker as
+    ``REWARDPOINTS_TEST_KAFKA`` says, embedded or apache.
     As ``rewardpoints dev`` does, a tiny transaction every few seconds ends what killed clients left open.
     """
     (folder / "service").mkdir(parents=True)
     apache = chosen_servers()["kafka"] == "apache"
     async with (
         _broker(folder / "kafka", apache=apache) as kafka,
-        mongodb_server(folder / "mongodb", start_seconds=SERVER_SECONDS) as mongodb,
+        _mongodb(folder / "mongodb") as mongodb,
         running_stack(
             mongodb_uri=mongodb_uri(mongodb.address),
             kafka=kafka.address,
@@ -73,6 +75,13 @@ async def running_environment(folder: Path) -> AsyncIterator[Environment]:
         finally:
             reaping.cancel()
             await asyncio.gather(reaping, return_exceptions=True)
+
+
+def _mongodb(folder: Path) -> Server:
+    choice = chosen_servers()["mongodb"]
+    if is_secantusd(choice):
+        return secantusd_server(choice, folder, start_seconds=SERVER_SECONDS)
+    return mongodb_server(folder, start_seconds=SERVER_SECONDS)
 
 
 @contextlib.asynccontextmanager

@@ -10,11 +10,13 @@ from tests.faults.environment import Outcome
 from tests.faults.mongodb_kills import MongodbKillsOptions, mongodb_kills
 from tests.faults.soak import SoakOptions, soak
 from tests.faults.worker_kills import WorkerKillsOptions, worker_kills
+from tests.secantusd_rs import is_secantusd
 from tests.servers import chosen_servers
 
 pytestmark = pytest.mark.skipif(
-    chosen_servers()["mongodb"] != "embedded" or chosen_servers()["kafka"] not in {"embedded", "apache"},
-    reason="kills servers of its own: the embedded ones, or a broker of Apache Kafka",
+    not (chosen_servers()["mongodb"] == "embedded" or is_secantusd(chosen_servers()["mongodb"]))
+    or chosen_servers()["kafka"] not in {"embedded", "apache"},
+    reason="kills servers of its own: the embedded ones, a secantusd-rs, or a broker of Apache Kafka",
 )
 
 
