@@ -6,8 +6,7 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from rewardpoints.api.errors import resource_error
-from rewardpoints.api.views import JSON, encode
+from rewardpoints.api.views import JSON, encode, resource_error
 
 MAX_HEADER_BYTES: Final = 32_768
 """Longest head of a request, the request line included. Trailers have the same limit."""

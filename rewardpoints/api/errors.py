@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rewardpoints.api.paths import path_as_sent
-from rewardpoints.api.views import JSON, encode
+from rewardpoints.api.views import JSON, encode, resource_error
 from rewardpoints.domain.errors import (
     AccountExists,
     IdempotencyConflict,
@@ -119,11 +119,6 @@ class Unavailable(ApiError):
     def __init__(self, message: str, *, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> None:
         headers = {"Retry-After": str(retry_after_seconds)}
         super().__init__(503, resource_error(503, "service_unavailable", message), headers)
-
-
-def resource_error(status: int, kind: str, message: str) -> dict[str, Any]:
-    """The body of 404, and of every status the public description does not know."""
-    return {"type": kind, "status": status, "message": message}
 
 
 def internal_error(at: datetime, path: str, message: str = "Internal Server Error") -> dict[str, Any]:

@@ -117,3 +117,8 @@ def _scalar_problems(values: list[Any]) -> Iterator[str]:
                 yield f"numbers may have at most {_MAX_NUMBER_DIGITS} digits"
         elif isinstance(value, int) and abs(value) > _MAX_WHOLE:
             yield "whole numbers may have at most 64 bits"
+
+
+def resource_error(status: int, kind: str, message: str) -> dict[str, Any]:
+    """The body of 404, and of every status the public description does not know."""
+    return {"type": kind, "status": status, "message": message}

@@ -2,31 +2,24 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import structlog
 from starlette.types import ASGIApp
 
 from rewardpoints import __version__
-from rewardpoints.api.application import create_app
-from rewardpoints.api.keys import KeyRing, key_source
 from rewardpoints.api.operations import ReadinessChecks, create_operations_app
-from rewardpoints.api.ports import Ports
 from rewardpoints.api.server import HttpServer
-from rewardpoints.api.tokens import TokenVerifier
 from rewardpoints.app.clock import utc_now
-from rewardpoints.app.console import Console, beside
 from rewardpoints.app.consumers import subscribers
 from rewardpoints.app.erasure_looks import look_at_erasures
 from rewardpoints.app.readiness import KafkaCheck, LedgerCheck
 from rewardpoints.domain.errors import LedgerUnavailable, RewardPointsError
 from rewardpoints.domain.ports import Readiness
-from rewardpoints.events.asyncapi import asyncapi
 from rewardpoints.events.connection import security
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.process import EventsProcess
@@ -38,6 +31,9 @@ from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.remote_site_settings import RemoteSiteSettings
 from rewardpoints.settings import Settings, SiteSettingsMode
 from rewardpoints.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from rewardpoints.app.api import Api
 
 logger = structlog.get_logger(__name__)
 
@@ -120,10 +116,9 @@ class Service:
             relay=self._relay() if parts.relay else None,
         )
         self._http_client = httpx.AsyncClient(follow_redirects=False)
-        self._keys: KeyRing | None = None
-        self._console: Console | None = None
+        self._api = self._opened_api() if parts.api else None
         self.http = HttpServer(
-            self._api() if parts.api else self._operations(),
+            self._api.app if self._api else self._operations(),
             host=settings.http.host,
             port=settings.http.port if parts.api else settings.http.worker_port,
             drain_seconds=settings.http.drain_seconds,
@@ -177,14 +172,12 @@ class Service:
         async with AsyncExitStack() as last_first:
             last_first.push_async_callback(self.ledger.close)
             last_first.push_async_callback(self._http_client.aclose)
-            if self._keys is not None:
-                last_first.push_async_callback(self._keys.close)
             last_first.push_async_callback(self._end_background)
             last_first.push_async_callback(self._events.stop)
             last_first.callback(self._stopping.set)
             last_first.push_async_callback(self._api_publisher.drain, PUBLISH_DRAIN_SECONDS)
-            if self._console is not None:
-                last_first.push_async_callback(self._console.stop)
+            if self._api is not None:
+                last_first.push_async_callback(self._api.stop)
             last_first.push_async_callback(self.http.stop)
         if self._failed.done():
             self._failed.exception()  # seen by whoever waited, or of no interest any more
@@ -254,40 +247,17 @@ class Service:
             poll_seconds=min(after_seconds / 10, UNANSWERED_POLL_SECONDS),
         )
 
-    def _api(self) -> ASGIApp:
-        settings, ledger = self._settings, self.ledger
-        if settings.token is None or settings.jwks is None:
-            raise ValueError("the API needs the settings that tokens are checked by")
-        self._keys = KeyRing(
-            key_source(settings.jwks, self._http_client),
-            algorithms=settings.token.algorithms,
-            cache_seconds=settings.jwks.cache_seconds,
-        )
-        verifier = TokenVerifier(settings.token, self._keys)
-        api = create_app(
-            ports=Ports(
-                accounts=ledger.accounts,
-                redemptions=ledger.redemptions,
-                redeem_options=ledger.redeem_options,
-                settings_store=ledger.site_settings,
-                settings_reader=ledger.settings_reader,
-                coupon_requests=self._api_publisher,
-            ),
-            http=settings.http,
-            site_settings=settings.site_settings,
-            verifier=verifier,
-            clock=utc_now,
+    def _opened_api(self) -> "Api":
+        from rewardpoints.app.api import Api  # noqa: PLC0415 - a worker starts in half the time without it
+
+        return Api(
+            self._settings,
+            self.ledger,
+            coupon_requests=self._api_publisher,
+            kafka=KafkaCheck(self._events),
             metrics=self.metrics,
-            readiness=ReadinessChecks(
-                required={"mongodb": LedgerCheck(ledger)}, optional={"kafka": KafkaCheck(self._events)}
-            ),
-            asyncapi=asyncapi(settings.kafka, version=__version__),
-            randomness=secrets.token_bytes,
+            http_client=self._http_client,
         )
-        if settings.console is None or not settings.console.enabled:
-            return api
-        self._console = Console(settings, settings.console, ledger, verifier, self.metrics)
-        return beside(api, self._console.app)
 
     def _operations(self) -> ASGIApp:
         """Health and metrics of a process without the API. It needs both servers to do anything at all."""
