@@ -5,7 +5,7 @@ from datetime import datetime
 
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.errors import InvalidInput
-from rewardpoints.domain.instants import add_months
+from rewardpoints.domain.instants import add_months, to_milliseconds
 from rewardpoints.domain.lots import MAX_POINTS, Lot, LotKind, lot_id
 from rewardpoints.domain.site_settings import SiteSettings
 
@@ -83,9 +83,9 @@ def _lot(
         description=grant.description,
         points=grant.points,
         remaining=grant.points,
-        created_at=at,
+        created_at=to_milliseconds(at),
         valid_until=grant.valid_until or add_months(at, settings.validity_months, settings.zone),
         site_code=site_code,
-        recorded_at=now,
+        recorded_at=to_milliseconds(now),
         fingerprint=grant.fingerprint,
     )

@@ -12,6 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from rewardpoints.domain.accounts import Account, tenant_range
 from rewardpoints.domain.errors import AccountExists, IdempotencyConflict, LedgerUnavailable
 from rewardpoints.domain.history import History
+from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
 from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
@@ -224,7 +225,8 @@ class Accounts:
         """
         await self._guard(lot.account, session)
         tombstone = await self._database.tombstones.find_one({"_id": lot.account}, session=session)
-        if tombstone is not None and tombstone["erasedAt"] >= lot.recorded_at:
+        # as it will be stored: an instant later in the same millisecond would count as before the erasure ever after
+        if tombstone is not None and tombstone["erasedAt"] >= to_milliseconds(lot.recorded_at):
             raise LedgerUnavailable("the account was erased in the meantime")
         await self._database.lots.insert_one(lot_document(lot), session=session)
 

@@ -298,6 +298,10 @@ async def test_an_entry_from_before_the_erasure_is_refused(ledger: Ledger, opera
         await getattr(ledger.accounts, operation)(lot)
     assert await contents(ledger) == before
     (tombstone,) = await ledger.tombstones.since(None)
+    same_millisecond = tombstone.erased_at + timedelta(microseconds=999)
+    with pytest.raises(LedgerUnavailable):
+        await getattr(ledger.accounts, operation)(replace(lot, recorded_at=same_millisecond))
+    assert await contents(ledger) == before
     fresh = tombstone.erased_at + timedelta(milliseconds=1)
     await getattr(ledger.accounts, operation)(replace(lot, created_at=fresh, recorded_at=fresh))
     assert await ledger.accounts.balance(ACCOUNT, now()) == 5

@@ -27,6 +27,13 @@ def test_points_added_by_hand_are_earned_now() -> None:
     assert lot.recorded_at == NOON
 
 
+def test_the_instants_of_an_entry_are_those_that_are_stored() -> None:
+    now = NOON + timedelta(microseconds=1999)
+    for make in (manual_lot, opening_lot):
+        lot = make(ACCOUNT, a_grant(), SETTINGS, site_code="main", now=now)
+        assert lot.recorded_at == lot.created_at == NOON + timedelta(milliseconds=1)
+
+
 def test_the_source_not_the_id_makes_a_grant_the_same() -> None:
     def granted(public_id: str, source_id: str) -> Lot:
         grant = ManualGrant(id=public_id, source_id=source_id, points=1, fingerprint="f")
