@@ -156,7 +156,8 @@ async def progress(stack: Stack, subscriber: str, topic: str) -> tuple[int, int]
         return None
     finally:
         await consumer.stop()
-    if any(ends.values()) and not any(done):  # or a restarted broker still loads them, which aiokafka does not tell
+    # a restarted broker that still loads a partition's offsets says none, which aiokafka does not tell from an error
+    if any(ends[partition] and one is None for partition, one in zip(partitions, done, strict=True)):
         return None
     return sum(one or 0 for one in done), sum(ends.values())
 

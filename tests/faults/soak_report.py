@@ -47,8 +47,8 @@ def drawing(sampler: Sampler, title: str) -> str:
         Panel("CPU of the service, % of a core", lines("cpuPercent", product)),
         Panel("lag, order records not committed", {"lag": sampler.series(lambda sample: sample["lag"])}),
         Panel("coupon requests due", {"due": sampler.series(lambda sample: sample["due"])}),
-        Panel("memory of the embedded test servers, MB (they hold all data)", lines("rssMegabytes", others)),
-        Panel("CPU of the embedded test servers, % of a core", lines("cpuPercent", others)),
+        Panel("memory of the test servers, MB (they hold all data)", lines("rssMegabytes", others)),
+        Panel("CPU of the test servers, % of a core", lines("cpuPercent", others)),
     ]
     seconds = max(1.0, *(sample["seconds"] for sample in sampler.samples))
     return plot(title, panels, _faults(sampler), seconds)
