@@ -1,13 +1,15 @@
 """Lots: grants of points, and the draws that spend them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rewardpoints.domain.accounts import Account, entry_id
 from rewardpoints.domain.errors import TooFewPoints, TooManyLots
@@ -50,12 +52,12 @@ class Origin(Struct, frozen=True, kw_only=True, gc=False):
     replay: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lot:
+class Lot(Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """One grant of points. ``points - remaining`` is what draws have taken; it is open while points remain.
 
     ``source_id`` names what granted it within its kind (the order, the redemption charged back, the caller's id);
     ``public_id`` is the id clients see. ``recorded_at`` is when the ledger took it, ``created_at`` when it was earned.
+    Two are equal whatever ``recorded_at``, ``origin`` and ``fingerprint`` say.
     """
 
     id: str
@@ -70,10 +72,16 @@ class Lot:
     created_at: datetime
     valid_until: datetime
     site_code: str
-    recorded_at: datetime = field(compare=False)
+    recorded_at: datetime
     earned: Earned | None = None
-    origin: Origin | None = field(default=None, compare=False)
-    fingerprint: str | None = field(default=None, compare=False)
+    origin: Origin | None = None
+    fingerprint: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lot) and _compared(self) == _compared(other)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def used(self) -> int:
@@ -97,6 +105,12 @@ class Lot:
             other.valid_until,
             other.earned and _rule(other.earned),
         )
+
+
+_compared: Final = attrgetter(
+    *("id", "account", "kind", "source_id", "public_id", "reference_id", "description", "points", "remaining"),
+    *("created_at", "valid_until", "site_code", "earned"),
+)
 
 
 def _rule(earned: Earned) -> tuple[str, int]:

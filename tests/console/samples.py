@@ -1,7 +1,6 @@
 """A shop's data for looking at: the same figures whenever it is made, but for the day."""
 
 import random
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -13,6 +12,7 @@ from rewardpoints.domain.redeem_options import RedeemOption, option_content
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionState
 from rewardpoints.domain.replays import ReplayState
 from rewardpoints.domain.site_settings import SettingsVersion, parse_site_settings
+from tests.altered import altered
 from tests.api.harness import OPTION
 from tests.console.fakes import TENANT, a_letter, a_replay
 from tests.console.harness import Desk
@@ -33,7 +33,7 @@ def fill(desk: Desk) -> None:
         for order in range(chance.randint(1, 5)):
             made = now - timedelta(days=chance.randint(1, 700))
             lot = a_lot(f"{number}-{order}", chance.randint(5, 400), at=made, valid_until=made + timedelta(days=730))
-            lots.append(replace(lot, account=account, id=lot_id(account, LotKind.MANUAL, f"{order}")))
+            lots.append(altered(lot, account=account, id=lot_id(account, LotKind.MANUAL, f"{order}")))
         desk.explainer.histories[account] = History(account, lots, [])
     put_options(desk, now)
     put_settings(desk, now)
@@ -83,11 +83,11 @@ def customer_history(now: datetime) -> History:
         ("v1", 0, 100, 500, RedemptionState.ISSUED), ("v2", 1, 120, 320, RedemptionState.ISSUED),
         ("v3", 3, 200, 120, RedemptionState.ISSUED), ("v4", 4, 50, 12, RedemptionState.REQUESTED),
     ):  # fmt: skip
-        lots[place] = replace(lots[place], remaining=lots[place].remaining - points)
+        lots[place] = altered(lots[place], remaining=lots[place].remaining - points)
         redemption = a_redemption(name, [(lots[place], points)], at=now - timedelta(days=days))
         order = CouponOrder(code=f"DEMO-{name.upper()}K7WQ2M9XRTB", option={})
         redemptions.append(
-            replace(redemption, account=account, state=state, coupon=order, description="5 Euro voucher")
+            altered(redemption, account=account, state=state, coupon=order, description="5 Euro voucher")
         )
     return History(account, lots, redemptions)
 

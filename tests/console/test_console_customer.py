@@ -1,6 +1,5 @@
 """The pages of a customer and of the liability."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +10,7 @@ from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.domain.history import History
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.redemptions import CouponOrder, RedemptionState
+from tests.altered import altered
 from tests.console.fakes import TENANT
 from tests.console.harness import HOSTILE, Desk, elements_of, scripts_of, text_of
 from tests.domain.builders import a_lot, a_redemption
@@ -22,17 +22,17 @@ def fill(desk: Desk, customer_id: str = "C1", *, tenant: str = TENANT, **changes
 
     def lot(name: str, points: int, began: int, ends: int) -> Lot:
         made = a_lot(name, points, at=now - timedelta(days=began), valid_until=now + timedelta(days=ends))
-        return replace(made, account=account, **changes)
+        return altered(made, account=account, **changes)
 
     lots = [lot("old", 50, 90, -30), lot("spent", 40, 20, 100), lot("open", 209, 10, 200)]
-    redemption = replace(
+    redemption = altered(
         a_redemption("r", [(lots[1], 40)], at=now - timedelta(days=5)),
         account=account,
         state=RedemptionState.REQUESTED,
         coupon=CouponOrder(code="CODE-1", option={"id": "o", "name": "Voucher"}),
         description=changes.get("description", "5 Euro voucher"),
     )
-    lots[1] = replace(lots[1], remaining=0)
+    lots[1] = altered(lots[1], remaining=0)
     desk.explainer.histories[account] = History(account, lots, [redemption])
     return now
 
@@ -117,7 +117,7 @@ async def test_a_balance_the_entries_do_not_make_is_said(desk: Desk) -> None:
     fill(desk)
     account = account_of(TENANT, "C1")
     history = desk.explainer.histories[account]
-    wrong = [replace(lot, remaining=208) if lot.remaining == 209 else lot for lot in history.lots]
+    wrong = [altered(lot, remaining=208) if lot.remaining == 209 else lot for lot in history.lots]
     desk.explainer.histories[account] = History(account, wrong, history.redemptions)
     said = text_of((await (await desk.signed_in()).get("/customer?customer=C1")).text)
     assert "The API answers 208 points, but the entries make 209" in said
@@ -126,7 +126,7 @@ async def test_a_balance_the_entries_do_not_make_is_said(desk: Desk) -> None:
 async def test_long_accounts_are_shown_in_part(desk: Desk) -> None:
     account, now = account_of(TENANT, "C1"), desk.clock()
     lots = [
-        replace(
+        altered(
             a_lot(str(n), 1, at=now - timedelta(hours=n), valid_until=now + timedelta(days=n + 1)),
             account=account,
         )

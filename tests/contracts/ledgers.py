@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,6 +21,7 @@ from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import violations
 from rewardpoints.settings import MongodbDriver, MongodbSettings, ServiceSettings, SiteSettingsSettings
 from rewardpoints.telemetry import Metrics
+from tests.altered import altered
 from tests.contracts.simulated import FailingNetwork, FailingServer
 from tests.simulation.client import SimulatedClient
 
@@ -89,7 +89,7 @@ def order_lot(source_id: str, points: int = 100, **changes: Any) -> Lot:
         ),
         origin=Origin(topic="order-completed", partition=0, offset=7),
     )
-    return replace(lot, **changes)
+    return altered(lot, **changes)
 
 
 def manual_lot(source_id: str, points: int = 100, **changes: Any) -> Lot:
@@ -112,7 +112,7 @@ def manual_lot(source_id: str, points: int = 100, **changes: Any) -> Lot:
         recorded_at=at,
         fingerprint="f1",
     )
-    return replace(lot, **changes)
+    return altered(lot, **changes)
 
 
 def opening_lot(points: int = 0, **changes: Any) -> Lot:
@@ -133,7 +133,7 @@ def an_intent(points: int, key: str | None = None, *, coupon: bool = False, **ch
         fingerprint="f1",
         coupon=CouponOrder(code=f"RP-{secrets.token_hex(5)}", option=an_option().snapshot()) if coupon else None,
     )
-    return replace(intent, **changes)
+    return altered(intent, **changes)
 
 
 def lot_back(redemption: Redemption) -> Lot:
@@ -155,7 +155,7 @@ def an_option(option_id: str = "o1", **changes: Any) -> RedeemOption:
         },
     }
     option = RedeemOption(tenant="shop", id=option_id, content=content, version=1, created_at=at, modified_at=at)
-    return replace(option, **changes)
+    return altered(option, **changes)
 
 
 def a_version(number: int, *, site_code: str = "main", tenant: str = "shop", factor: str = "1.50") -> SettingsVersion:

@@ -1,5 +1,4 @@
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from rewardpoints.domain.errors import AccountExists, IdempotencyConflict, Ledge
 from rewardpoints.ledger.account_pages import AccountPages
 from rewardpoints.ledger.accounts import Accounts
 from rewardpoints.ledger.ledger import Ledger
+from tests.altered import altered
 from tests.contracts.ledgers import (
     ACCOUNT,
     OTHER,
@@ -79,7 +79,7 @@ async def test_a_history_holds_all_entries_as_they_are(ledger: Ledger) -> None:
     assert history.account == ACCOUNT
     assert list(history.redemptions) == [redemption]
     drawn = {draw.lot: draw.points for draw in redemption.draws}
-    expected = {lot.id: replace(lot, remaining=lot.points - drawn.get(lot.id, 0)) for lot in lots}
+    expected = {lot.id: altered(lot, remaining=lot.points - drawn.get(lot.id, 0)) for lot in lots}
     assert {lot.id: lot for lot in history.lots} == expected
 
 
@@ -153,7 +153,7 @@ async def test_of_many_openings_at_once_one_succeeds(ledger: Ledger) -> None:
 async def test_points_are_added_once_for_one_id(ledger: Ledger) -> None:
     lot = manual_lot("m1", 30)
     assert await ledger.accounts.add(lot) is True
-    assert await ledger.accounts.add(replace(lot, created_at=now(), recorded_at=now())) is False
+    assert await ledger.accounts.add(altered(lot, created_at=now(), recorded_at=now())) is False
     assert await ledger.accounts.balance(ACCOUNT, now()) == 30
 
 
@@ -303,6 +303,6 @@ async def test_an_entry_from_before_the_erasure_is_refused(ledger: Ledger, opera
         await getattr(ledger.accounts, operation)(replace(lot, recorded_at=same_millisecond))
     assert await contents(ledger) == before
     fresh = tombstone.erased_at + timedelta(milliseconds=1)
-    await getattr(ledger.accounts, operation)(replace(lot, created_at=fresh, recorded_at=fresh))
+    await getattr(ledger.accounts, operation)(altered(lot, created_at=fresh, recorded_at=fresh))
     assert await ledger.accounts.balance(ACCOUNT, now()) == 5
     assert await broken(ledger) == []

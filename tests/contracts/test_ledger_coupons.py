@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +10,7 @@ from rewardpoints.domain.lots import LotKind
 from rewardpoints.domain.ports import RedemptionCounts
 from rewardpoints.domain.redemptions import Redemption, RedemptionState
 from rewardpoints.ledger.ledger import Ledger
+from tests.altered import altered
 from tests.contracts.ledgers import (
     ACCOUNT,
     LedgerOpener,
@@ -38,7 +38,7 @@ async def test_a_chargeback_gives_the_points_back_as_a_new_lot(ledger: Ledger, r
     lot = lot_back(redemption)
     assert await ledger.redemptions.charge_back(redemption, lot, reason="no such coupon type") is True
     stored = await ledger.redemptions.find(redemption.id)
-    assert stored == replace(redemption, state=RedemptionState.CHARGED_BACK, publish_at=None)
+    assert stored == altered(redemption, state=RedemptionState.CHARGED_BACK, publish_at=None)
     history = await ledger.accounts.history(ACCOUNT)
     assert history is not None
     drawn, returned = sorted(history.lots, key=lambda lot: lot.kind is LotKind.CHARGEBACK)
@@ -89,7 +89,7 @@ async def test_an_issued_coupon_is_issued_once(ledger: Ledger, redemption: Redem
     assert await ledger.redemptions.mark_issued(redemption, at=now()) is False
     assert await contents(ledger) == before
     stored = await ledger.redemptions.find(redemption.id)
-    assert stored == replace(redemption, state=RedemptionState.ISSUED, publish_at=None)
+    assert stored == altered(redemption, state=RedemptionState.ISSUED, publish_at=None)
     assert await broken(ledger) == []
 
 
@@ -110,7 +110,7 @@ async def test_answers_to_what_asked_for_no_coupon_are_refused(
     await ledger.lots.add_batch([order_lot("o1", 100)])
     redemption = await ledger.redemptions.redeem(an_intent(30))
     if case is RejectReason.UNKNOWN_REDEMPTION:
-        redemption = replace(redemption, id="0" * 64)
+        redemption = altered(redemption, id="0" * 64)
     before = await contents(ledger)
     answers = {
         "charge_back": lambda: ledger.redemptions.charge_back(redemption, lot_back(redemption), reason=""),
@@ -125,7 +125,7 @@ async def test_answers_to_what_asked_for_no_coupon_are_refused(
 async def test_a_chargeback_of_another_amount_is_a_mistake(ledger: Ledger, redemption: Redemption) -> None:
     before = await contents(ledger)
     with pytest.raises(ValueError, match="does not give back"):
-        await ledger.redemptions.charge_back(redemption, replace(lot_back(redemption), points=31), reason="")
+        await ledger.redemptions.charge_back(redemption, altered(lot_back(redemption), points=31), reason="")
     assert await contents(ledger) == before
 
 
@@ -156,7 +156,7 @@ async def test_a_due_request_is_claimed_and_comes_due_again_after_the_lease(
     assert await ledger.redemptions.take_due(at - timedelta(milliseconds=1), lease_seconds=30, limit=5) == []
     claimed = await ledger.redemptions.take_due(at, lease_seconds=30, limit=5)
     lease_ends = at + timedelta(seconds=30)
-    assert claimed == [replace(redemption, publish_at=lease_ends)]
+    assert claimed == [altered(redemption, publish_at=lease_ends)]
     assert await ledger.redemptions.find(redemption.id) == claimed[0]
     assert await ledger.redemptions.take_due(lease_ends - timedelta(milliseconds=1), lease_seconds=30, limit=5) == []
     again = await ledger.redemptions.take_due(lease_ends, lease_seconds=30, limit=5)
@@ -168,7 +168,7 @@ async def test_a_published_request_is_due_no_more(ledger: Ledger, redemption: Re
         await ledger.redemptions.mark_published(redemption.id)
     await ledger.redemptions.mark_published("0" * 64)
     assert await ledger.redemptions.take_due(now() + timedelta(days=1), lease_seconds=30, limit=5) == []
-    assert await ledger.redemptions.find(redemption.id) == replace(redemption, publish_at=None)
+    assert await ledger.redemptions.find(redemption.id) == altered(redemption, publish_at=None)
 
 
 async def test_the_longest_due_come_first(ledger: Ledger) -> None:
@@ -204,7 +204,7 @@ async def test_counts_tell_what_waits(ledger: Ledger) -> None:
     counts = await ledger.redemptions.counts(later, unanswered_after_seconds=10)
     assert (counts.due, counts.oldest_due) == (2, third.created_at)
     assert (counts.unanswered, counts.oldest_unanswered) == (3, first.created_at)
-    assert await ledger.redemptions.counts(later, unanswered_after_seconds=3600) == replace(
+    assert await ledger.redemptions.counts(later, unanswered_after_seconds=3600) == altered(
         counts, unanswered=0, oldest_unanswered=None
     )
 

@@ -1,7 +1,6 @@
 """Liability added up over a ledger agrees with what each account's balance says, now and in the past."""
 
 import random
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from rewardpoints.domain.lots import LotKind
 from rewardpoints.ledger.account_pages import AccountPages
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.liability import add_up
+from tests.altered import altered
 from tests.contracts.ledgers import an_intent, lot_back, now, order_lot
 
 ACCOUNTS = [account_of(tenant, f"c{number}") for tenant in ("rival", "shop") for number in range(6)]
@@ -30,7 +30,7 @@ async def some_history(ledger: Ledger, seed: int) -> None:
             lots.append(
                 order_lot(f"o{number}", chance.randrange(1, 90), account=account, created_at=at, site_code=site)
             )
-            lots[-1] = replace(lots[-1], valid_until=valid_until)
+            lots[-1] = altered(lots[-1], valid_until=valid_until)
         await ledger.lots.add_batch(lots)
         for _ in range(2):
             try:

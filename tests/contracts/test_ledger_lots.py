@@ -1,15 +1,14 @@
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from rewardpoints.domain.earning import RULE
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import Tombstone
 from rewardpoints.ledger.ledger import Ledger
+from tests.altered import altered
 from tests.contracts.ledgers import ACCOUNT, OTHER, LedgerOpener, an_intent, broken, contents, now, order_lot
 
 
@@ -71,7 +70,7 @@ async def test_a_duplicate_that_grants_something_else_is_told_and_changes_nothin
     lot = order_lot("o1")
     await ledger.lots.add_batch([order_lot("o0"), lot])
     before = await contents(ledger)
-    other = replace(lot, **changes)
+    other = altered(lot, **changes)
     compared = await ledger.lots.add_batch([other])
     blind = await ledger.lots.add_batch([other], compare=False)
     assert compared.already_there == blind.already_there == [0]
@@ -85,21 +84,21 @@ async def test_another_rule_or_settings_version_is_a_difference(ledger: Ledger) 
     assert lot.earned is not None
     assert lot.earned.rule == RULE
     await ledger.lots.add_batch([lot])
-    outcome = await ledger.lots.add_batch([replace(lot, earned=structs.replace(lot.earned, settings_version=2))])
+    outcome = await ledger.lots.add_batch([altered(lot, earned=altered(lot.earned, settings_version=2))])
     assert outcome.differing == [0]
 
 
 async def test_many_duplicates_are_compared(ledger: Ledger) -> None:
     lots = [order_lot(f"o{number}") for number in range(250)]
     await ledger.lots.add_batch(lots)
-    changed = [replace(lot, points=1, remaining=1) if place % 50 == 0 else lot for place, lot in enumerate(lots)]
+    changed = [altered(lot, points=1, remaining=1) if place % 50 == 0 else lot for place, lot in enumerate(lots)]
     assert (await ledger.lots.add_batch(changed)).differing == [0, 50, 100, 150, 200]
 
 
 @pytest.mark.parametrize("place", [0, 4, 9])
 async def test_what_cannot_be_encoded_keeps_no_other_lot_out(ledger: Ledger, place: int) -> None:
     lots = [order_lot(f"o{number}", 10) for number in range(10)]
-    lots[place] = replace(lots[place], description="broken \ud800")
+    lots[place] = altered(lots[place], description="broken \ud800")
     outcome = await ledger.lots.add_batch(lots)
     assert list(outcome.rejected) == [place]
     assert "surrogates not allowed" in outcome.rejected[place]
@@ -110,10 +109,10 @@ async def test_what_cannot_be_encoded_keeps_no_other_lot_out(ledger: Ledger, pla
 async def test_several_unusable_lots_among_duplicates_and_new_ones(ledger: Ledger) -> None:
     lots = [order_lot(f"o{number}", 10) for number in range(12)]
     await ledger.lots.add_batch(lots[:4])
-    lots[1] = replace(lots[1], description="\ud800")
-    lots[5] = replace(lots[5], points=2**70, remaining=2**70)  # no integer of the server's
-    lots[6] = replace(lots[6], remaining=-1)  # refused by the validator
-    lots[7] = replace(lots[7], description="x" * 17_000_000)  # larger than a document may be
+    lots[1] = altered(lots[1], description="\ud800")
+    lots[5] = altered(lots[5], points=2**70, remaining=2**70)  # no integer of the server's
+    lots[6] = altered(lots[6], remaining=-1)  # refused by the validator
+    lots[7] = altered(lots[7], description="x" * 17_000_000)  # larger than a document may be
     outcome = await ledger.lots.add_batch(lots)
     assert sorted(outcome.rejected) == [1, 5, 6, 7]
     assert all(0 < len(reason) <= 300 for reason in outcome.rejected.values())
@@ -124,7 +123,7 @@ async def test_several_unusable_lots_among_duplicates_and_new_ones(ledger: Ledge
 
 @pytest.mark.parametrize("changes", [{"remaining": 101}, {"remaining": -1}], ids=str)
 async def test_the_server_itself_refuses_an_impossible_lot(ledger: Ledger, changes: dict[str, Any]) -> None:
-    outcome = await ledger.lots.add_batch([replace(order_lot("o1"), **changes)])
+    outcome = await ledger.lots.add_batch([altered(order_lot("o1"), **changes)])
     assert list(outcome.rejected) == [0]
     assert await contents(ledger) == {"lots": [], "redemptions": [], "tombstones": []}
 

@@ -1,17 +1,16 @@
 """What operators leave in the ledger: replays with their progress, and what was done about dead letters."""
 
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from msgspec import structs
 
 from rewardpoints.domain.dead_letters import LetterAction, LetterId, LetterState
 from rewardpoints.domain.differences import difference
 from rewardpoints.domain.errors import NotFound, ReplayFinished
 from rewardpoints.domain.replays import PartitionProgress, Replay, ReplayCounts, ReplayScope, ReplayState, Told
 from rewardpoints.ledger.ledger import Ledger
+from tests.altered import altered
 from tests.contracts.ledgers import ACCOUNT, now, order_lot
 
 
@@ -32,12 +31,12 @@ def a_replay(replay_id: str = "r1") -> Replay:
 
 async def test_a_replay_is_kept_whole(ledger: Ledger) -> None:
     stored, derived = order_lot("o1", 5), order_lot("o1", 7)
-    found = replace(difference(stored, derived), account=None, order_id=None)
-    replay = replace(a_replay(), differences=(found,), problem="none", active_seconds=1.5)
+    found = altered(difference(stored, derived), account=None, order_id=None)
+    replay = altered(a_replay(), differences=(found,), problem="none", active_seconds=1.5)
     await ledger.replays.create(replay)
     assert await ledger.replays.find("r1") == replay
     assert await ledger.replays.find("r2") is None
-    moved = replace(replay, counts=ReplayCounts(read=50, added=50), updated_at=now())
+    moved = altered(replay, counts=ReplayCounts(read=50, added=50), updated_at=now())
     assert await ledger.replays.save(moved) is Told.GO_ON
     assert await ledger.replays.save(moved) is Told.GO_ON
     assert await ledger.replays.find("r1") == moved
@@ -48,15 +47,15 @@ async def test_only_the_latest_attempt_writes(ledger: Ledger) -> None:
     await ledger.replays.create(replay)
     taken = await ledger.replays.take_over("r1", now())
     assert (taken.attempt, taken.counts) == (2, replay.counts)
-    assert await ledger.replays.save(replace(replay, counts=ReplayCounts(read=99))) is Told.TAKEN_OVER
+    assert await ledger.replays.save(altered(replay, counts=ReplayCounts(read=99))) is Told.TAKEN_OVER
     assert await ledger.replays.find("r1") == taken
 
     assert await ledger.replays.ask_to_stop("r1")
     assert await ledger.replays.save(taken) is Told.STOP
-    assert await ledger.replays.save(replace(taken, state=ReplayState.STOPPED)) is Told.STOP
+    assert await ledger.replays.save(altered(taken, state=ReplayState.STOPPED)) is Told.STOP
     assert not await ledger.replays.ask_to_stop("r1")
     again = await ledger.replays.take_over("r1", now())
-    assert await ledger.replays.save(replace(again, state=ReplayState.FINISHED)) is Told.GO_ON
+    assert await ledger.replays.save(altered(again, state=ReplayState.FINISHED)) is Told.GO_ON
     with pytest.raises(ReplayFinished):
         await ledger.replays.take_over("r1", now())
     with pytest.raises(NotFound):
@@ -66,15 +65,15 @@ async def test_only_the_latest_attempt_writes(ledger: Ledger) -> None:
 async def test_the_latest_replays_come_first(ledger: Ledger) -> None:
     for number in range(5):
         at = now() + timedelta(seconds=number)
-        await ledger.replays.create(replace(a_replay(f"r{number}"), updated_at=at))
+        await ledger.replays.create(altered(a_replay(f"r{number}"), updated_at=at))
     assert [replay.id for replay in await ledger.replays.recent(3)] == ["r4", "r3", "r2"]
 
 
 async def test_the_latest_replays_of_a_tenant_are_its_own(ledger: Ledger) -> None:
     for number, tenant in enumerate(("shop", "rival", None, "shop")):
         replay = a_replay(f"r{number}")
-        scope = replace(replay.scope, tenant=tenant)
-        await ledger.replays.create(replace(replay, scope=scope, updated_at=now() + timedelta(seconds=number)))
+        scope = altered(replay.scope, tenant=tenant)
+        await ledger.replays.create(altered(replay, scope=scope, updated_at=now() + timedelta(seconds=number)))
     assert [replay.id for replay in await ledger.replays.recent(9, tenant="shop")] == ["r3", "r0"]
     assert await ledger.replays.recent(9, tenant="nobody") == []
 
@@ -82,7 +81,7 @@ async def test_the_latest_replays_of_a_tenant_are_its_own(ledger: Ledger) -> Non
 async def test_a_lot_says_which_replay_added_it(ledger: Ledger) -> None:
     lot = order_lot("o1")
     assert lot.origin is not None
-    replayed = replace(lot, origin=structs.replace(lot.origin, replay="r1"))
+    replayed = altered(lot, origin=altered(lot.origin, replay="r1"))
     await ledger.lots.add_batch([replayed])
     found = await ledger.lots.find_all([lot.id, "none"])
     assert found.keys() == {lot.id}

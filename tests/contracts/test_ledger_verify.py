@@ -1,12 +1,10 @@
 """Verify against a ledger: what is planted is found by name in its scope, and an adjustment corrects it."""
 
-from dataclasses import replace
 from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.adjustments import Adjustment
@@ -20,6 +18,7 @@ from rewardpoints.ledger.documents import lot_document
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import Scope, Verification
 from rewardpoints.operate.adjust import adjust
+from tests.altered import altered
 from tests.contracts.ledgers import ACCOUNT, OTHER, a_version, an_intent, contents, lot_back, now, order_lot
 
 EVERYTHING = Scope()
@@ -35,15 +34,15 @@ def an_earned_lot(order: str, account: Account = ACCOUNT) -> Lot:
     """Earned an hour ago under ``a_version(1)``: 66.67 x 1.50 = 100, valid for 12 months."""
     lot = order_lot(order, 100, account=account)
     assert lot.earned is not None
-    earned = structs.replace(lot.earned, factor=Decimal("1.50"), value=Decimal("66.67"))
-    return replace(lot, earned=earned, valid_until=add_months(lot.created_at, 12, UTC))
+    earned = altered(lot.earned, factor=Decimal("1.50"), value=Decimal("66.67"))
+    return altered(lot, earned=earned, valid_until=add_months(lot.created_at, 12, UTC))
 
 
 async def a_busy_account(ledger: Ledger, account: Account = ACCOUNT) -> Redemption:
     """Orders, redemptions of every kind, and a chargeback: all as it should be. Returns the one charged back."""
     if (await ledger.site_settings.history("shop", "main")).latest is None:
         version = a_version(1)
-        assert await ledger.site_settings.append(replace(version, effective_at=version.saved_at - timedelta(days=900)))
+        assert await ledger.site_settings.append(altered(version, effective_at=version.saved_at - timedelta(days=900)))
     await ledger.lots.add_batch([an_earned_lot("o1", account), an_earned_lot("o2", account)])
     first, second, _ = [
         await ledger.redemptions.redeem(an_intent(30, key, coupon=True, account=account)) for key in "abc"
@@ -164,18 +163,18 @@ async def test_an_adjustment_is_refused_and_changes_nothing(ledger: Ledger) -> N
     await adjust(ledger, now, given)
     before = await contents(ledger)
     refusals: list[tuple[Adjustment, type[Exception]]] = [
-        (replace(given, points=11), IdempotencyConflict),
-        (replace(given, points=-10), IdempotencyConflict),
-        (replace(given, reason="other"), IdempotencyConflict),
-        (replace(given, key="k2", points=-111), TooFewPoints),
-        (replace(given, key="k3", valid_until=now() - timedelta(days=1)), InvalidInput),
-        (replace(given, account=OTHER), NoAccount),
+        (altered(given, points=11), IdempotencyConflict),
+        (altered(given, points=-10), IdempotencyConflict),
+        (altered(given, reason="other"), IdempotencyConflict),
+        (altered(given, key="k2", points=-111), TooFewPoints),
+        (altered(given, key="k3", valid_until=now() - timedelta(days=1)), InvalidInput),
+        (altered(given, account=OTHER), NoAccount),
     ]
     for adjustment, refusal in refusals:
         with pytest.raises(refusal):
             await adjust(ledger, now, adjustment)
     assert await contents(ledger) == before
-    opened = await adjust(ledger, now, replace(given, account=OTHER), open_account=True)
+    opened = await adjust(ledger, now, altered(given, account=OTHER), open_account=True)
     assert (opened.balance_before, opened.balance) == (0, 10)
     assert await judged(ledger, Scope(account=OTHER)) == []
 
@@ -183,7 +182,7 @@ async def test_an_adjustment_is_refused_and_changes_nothing(ledger: Ledger) -> N
 async def test_the_scope_is_all_a_tenant_or_a_customer(ledger: Ledger) -> None:
     rival = account_of("rival", "c1")
     for account in (ACCOUNT, OTHER, rival):
-        broken_lot = replace(order_lot("o1", account=account), id=f"odd {account}")
+        broken_lot = altered(order_lot("o1", account=account), id=f"odd {account}")
         await ledger.database.lots.insert_one(lot_document(broken_lot))
 
     async def accounts(scope: Scope, **pages: int) -> list[str]:
@@ -201,7 +200,7 @@ async def test_the_scope_is_all_a_tenant_or_a_customer(ledger: Ledger) -> None:
 async def test_since_judges_only_accounts_that_gained_an_entry(ledger: Ledger) -> None:
     long_ago = now() - timedelta(days=10)
     for number, account in enumerate((ACCOUNT, OTHER, account_of("shop", "c3"), account_of("shop", "c4"))):
-        lot = replace(order_lot("o1", 100, account=account), recorded_at=long_ago)
+        lot = altered(order_lot("o1", 100, account=account), recorded_at=long_ago)
         await ledger.lots.add_batch([lot])
         if number == 2:
             await ledger.redemptions.redeem(an_intent(5, account=account))

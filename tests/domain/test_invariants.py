@@ -1,6 +1,5 @@
 """What is wrong with an account, what would set it right, and that it then counts as corrected."""
 
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,6 +14,7 @@ from rewardpoints.domain.invariants import AccountUnderTest, Correction, Invaria
 from rewardpoints.domain.lots import Draw, Lot, LotKind, lot_id
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionState, redemption_from
 from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS, OrderValueBase, SettingsHistory
+from tests.altered import altered
 from tests.domain.builders import ACCOUNT, NOON, a_history, a_lot, a_redemption, a_version, an_order
 
 DAY = timedelta(days=1)
@@ -32,7 +32,7 @@ def found(lots: list[Lot], redemptions: list[Redemption] | None = None) -> list[
 
 
 def charged_back(lot: Lot, points: int) -> tuple[Redemption, Lot]:
-    redemption = replace(
+    redemption = altered(
         a_redemption("r", [(lot, points)], at=NOON + DAY),
         state=RedemptionState.CHARGED_BACK,
         coupon=CouponOrder(code="C", option={}),
@@ -64,7 +64,7 @@ def test_a_draw_that_took_nothing_is_taken() -> None:
 def test_a_draw_written_twice_costs_nobody_points() -> None:
     lot = a_lot("a", 100, remaining=70)
     once = a_redemption("r", [(lot, 30)], at=NOON + DAY)
-    twice = replace(once, draws=once.draws * 2)
+    twice = altered(once, draws=once.draws * 2)
     violations = found([lot], [twice])
     assert {one.invariant for one in violations} == {Invariant.DRAWS, Invariant.REDEMPTION, Invariant.BALANCE}
     assert all(one.correction is None for one in violations)
@@ -79,15 +79,15 @@ def test_what_has_expired_is_told_and_not_corrected() -> None:
 def test_draws_that_are_more_or_less_than_the_points() -> None:
     lot = a_lot("a", 100, remaining=70)
     redemption = a_redemption("r", [(lot, 30)], at=NOON + DAY)
-    assert corrections(found([lot], [replace(redemption, points=31)])) == {(Invariant.REDEMPTION, redemption.id): -1}
-    assert corrections(found([lot], [replace(redemption, points=25)])) == {(Invariant.REDEMPTION, redemption.id): 5}
+    assert corrections(found([lot], [altered(redemption, points=31)])) == {(Invariant.REDEMPTION, redemption.id): -1}
+    assert corrections(found([lot], [altered(redemption, points=25)])) == {(Invariant.REDEMPTION, redemption.id): 5}
 
 
 def test_a_second_chargeback_is_taken_back_and_the_first_stands() -> None:
     lot = a_lot("a", 100, remaining=70)
     redemption, back = charged_back(lot, 30)
     assert found([lot, back], [redemption]) == []
-    second = replace(back, id="0" * 64, public_id="0" * 64)
+    second = altered(back, id="0" * 64, public_id="0" * 64)
     for lots in ([lot, back, second], [second, back, lot]):
         (violation,) = found(lots, [redemption])
         assert (violation.invariant, violation.entry) == (Invariant.CHARGEBACK, second.id)
@@ -104,16 +104,16 @@ def test_a_chargeback_that_never_came_is_given() -> None:
 def test_a_chargeback_of_what_was_not_charged_back_is_taken() -> None:
     lot = a_lot("a", 100, remaining=70)
     redemption, back = charged_back(lot, 30)
-    issued = replace(redemption, state=RedemptionState.ISSUED)
+    issued = altered(redemption, state=RedemptionState.ISSUED)
     assert corrections(found([lot, back], [issued])) == {(Invariant.CHARGEBACK, back.id): -30}
-    assert corrections(found([lot, replace(back, points=50, remaining=50)], [redemption])) == {
+    assert corrections(found([lot, altered(back, points=50, remaining=50)], [redemption])) == {
         (Invariant.CHARGEBACK, back.id): -20
     }
 
 
 def test_a_second_lot_of_an_order_is_taken() -> None:
     lot = an_earned_lot()
-    second = replace(lot, id="0" * 64)
+    second = altered(lot, id="0" * 64)
     assert corrections(found([lot, second])) == {(Invariant.ONE_LOT, second.id): -333}
     assert corrections(found([second])) == {(Invariant.ONE_LOT, second.id): None}  # it may be the right one
 
@@ -129,19 +129,19 @@ def test_a_lot_that_is_what_its_order_earns() -> None:
 
 
 def test_a_lot_with_other_points_than_its_order_earns() -> None:
-    lot = replace(an_earned_lot(), points=400, remaining=400)
+    lot = altered(an_earned_lot(), points=400, remaining=400)
     (violation,) = misearnings(lot, a_history())
     assert violation.invariant is Invariant.EARNING
     assert violation.problem == f"lot {lot.id}: points 400, but should be 333"
     assert violation.correction == Correction(points=-67, site_code="main")
-    fewer = replace(lot, points=300, remaining=300)
+    fewer = altered(lot, points=300, remaining=300)
     (violation,) = misearnings(fewer, a_history())
     assert violation.correction == Correction(points=33, site_code="main", valid_until=fewer.valid_until)
 
 
 def test_a_lot_that_expires_at_another_time() -> None:
     lot = an_earned_lot()
-    (violation,) = misearnings(replace(lot, valid_until=lot.valid_until + DAY), a_history())
+    (violation,) = misearnings(altered(lot, valid_until=lot.valid_until + DAY), a_history())
     assert "valid until" in violation.problem
     assert violation.correction is None
 
@@ -155,7 +155,7 @@ def test_a_lot_judged_by_another_version_than_was_in_force() -> None:
     assert "settings version 1, but should be 2" in violation.problem
     assert violation.correction is not None
     assert violation.correction.points == 667 - 333
-    recorded_late = replace(lot, recorded_at=NOON - DAY + timedelta(seconds=30))
+    recorded_late = altered(lot, recorded_at=NOON - DAY + timedelta(seconds=30))
     assert misearnings(recorded_late, versions) == [], "version 2 was saved within the clocks' difference"
 
 
@@ -172,9 +172,9 @@ def test_a_lot_whose_settings_awarded_nothing_or_are_not_there() -> None:
     assert disabled.correction == Correction(points=-333, site_code="main")
     (missing,) = misearnings(lot, SettingsHistory(()))
     assert "which does not exist" in missing.problem
-    (silent,) = misearnings(replace(lot, earned=None), a_history())
+    (silent,) = misearnings(altered(lot, earned=None), a_history())
     assert "does not say" in silent.problem
-    broken_version = replace(a_version(1, NOON - DAY), problem="factor: is missing")
+    broken_version = altered(a_version(1, NOON - DAY), problem="factor: is missing")
     assert misearnings(lot, SettingsHistory([broken_version])) == []
 
 
@@ -187,7 +187,7 @@ def test_an_adjustment_under_the_violations_key_corrects_it_whichever_way_it_goe
     assert entry.id == lot_id(ACCOUNT, LotKind.MANUAL, f"adjust:{violation.key}")
     assert (entry.points, entry.description, entry.public_id) == (30, "given", f"adjust:{violation.key}")
     assert adjustment_of(ACCOUNT, violation.key, [lot, entry], []) == entry
-    taken = redemption_from(adjusting_intent(replace(given, points=-30)), (Draw(lot.id, 30),), NOW)
+    taken = redemption_from(adjusting_intent(altered(given, points=-30)), (Draw(lot.id, 30),), NOW)
     assert (taken.points, taken.state) == (30, RedemptionState.DONE)
     assert adjustment_of(ACCOUNT, violation.key, [lot], [taken]) == taken
     assert adjustment_of(ACCOUNT, "another", [lot, entry], [taken]) is None
@@ -200,7 +200,7 @@ def test_a_violation_keeps_its_key_when_its_points_expire_and_changes_it_when_th
     later = next(iter(broken(AccountUnderTest(ACCOUNT, [lot], [redemption], lot.valid_until))))
     assert later.correction is None
     assert later.key == first.key
-    worse = found([replace(lot, remaining=39)], [redemption])[0]
+    worse = found([altered(lot, remaining=39)], [redemption])[0]
     assert worse.key != first.key
 
 

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -10,6 +9,7 @@ from rewardpoints.domain.explanation import MomentKind, explain
 from rewardpoints.domain.history import History, balance_at
 from rewardpoints.domain.liability import Flows, Liability, PeriodLength
 from rewardpoints.domain.lots import LotKind
+from tests.altered import altered
 from tests.domain.builders import ACCOUNT, NOON, a_lot, a_redemption
 from tests.domain.played import operations, played
 
@@ -23,9 +23,9 @@ def report(history: History, at: datetime, **options: object) -> Liability:
 
 
 def test_each_period_and_the_points_outstanding() -> None:
-    order = replace(a_lot("o", 100, at=datetime(2025, 1, 31, 23, tzinfo=UTC)), kind=LotKind.ORDER)
-    order = replace(order, valid_until=datetime(2025, 12, 1, tzinfo=UTC))
-    back = replace(a_lot("c", 20, at=datetime(2025, 3, 1, tzinfo=UTC)), kind=LotKind.CHARGEBACK)
+    order = altered(a_lot("o", 100, at=datetime(2025, 1, 31, 23, tzinfo=UTC)), kind=LotKind.ORDER)
+    order = altered(order, valid_until=datetime(2025, 12, 1, tzinfo=UTC))
+    back = altered(a_lot("c", 20, at=datetime(2025, 3, 1, tzinfo=UTC)), kind=LotKind.CHARGEBACK)
     by_hand = a_lot("m", 7, at=datetime(2025, 3, 2, tzinfo=UTC), valid_until=datetime(2025, 4, 1, tzinfo=UTC))
     spent = a_redemption("r", [(order, 30), (by_hand, 2)], at=datetime(2025, 3, 31, tzinfo=UTC))
     history = History(ACCOUNT, [order, back, by_hand], [spent])
@@ -57,7 +57,7 @@ def test_an_import_that_had_expired_expires_when_it_comes() -> None:
 
 
 def test_what_a_redemption_takes_counts_for_the_lots_site() -> None:
-    here, there = a_lot("a", 10), replace(a_lot("b", 10), site_code="other")
+    here, there = a_lot("a", 10), altered(a_lot("b", 10), site_code="other")
     history = History(ACCOUNT, [here, there], [a_redemption("r", [(here, 10), (there, 3)], at=NOON + DAY)])
     at = NOON + 2 * DAY
     assert [report(history, at, site_code=site).outstanding for site in ("main", "other", None)] == [0, 7, 7]
@@ -83,7 +83,7 @@ def test_it_agrees_with_the_fold_at_every_instant(
     script: list[tuple[str, int, int, int]], hours: int, by: PeriodLength
 ) -> None:
     history = played(script)
-    lots = [replace(lot, site_code="odd" if lot.points % 2 else "even") for lot in history.lots]
+    lots = [altered(lot, site_code="odd" if lot.points % 2 else "even") for lot in history.lots]
     history = History(ACCOUNT, lots, history.redemptions)
     at = NOON + timedelta(hours=hours)
     liability = report(history, at, by=by)

@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.lots import Lot
+from tests.altered import altered
 from tests.contracts.ledgers import an_intent, order_lot
 from tests.e2e.stack import OTHER_TENANT, TENANT, Stack
 from tests.typed import typed
@@ -17,7 +17,7 @@ PAST, LATER = datetime(2024, 3, 31, 23, tzinfo=UTC), datetime(2099, 6, 1, tzinfo
 
 def a_lot(order: str, points: int, *, tenant: str = TENANT, site: str = "main", until: datetime = LATER) -> Lot:
     lot = order_lot(order, points, account=account_of(tenant, "c1"), created_at=PAST, site_code=site)
-    return replace(lot, valid_until=until)
+    return altered(lot, valid_until=until)
 
 
 async def test_as_a_table_as_csv_and_as_json(stack: Stack) -> None:

@@ -1,7 +1,6 @@
 """Every broken invariant is found: planted one at a time into an account where all hold."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from rewardpoints.domain.redemptions import RedemptionState, redemption_from
 from rewardpoints.ledger.account_pages import Entries
 from rewardpoints.ledger.documents import lot_document, redemption_document
 from rewardpoints.ledger.verify import account_violations
+from tests.altered import altered
 from tests.contracts.ledgers import ACCOUNT, an_intent, lot_back, manual_lot, now, order_lot
 
 Plant = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], None]
@@ -22,7 +22,7 @@ def sound() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """An order's lot of 100 with 30 drawn, the charged-back redemption that drew them, and the lot given back."""
     lot = order_lot("o1", 100)
     redemption = redemption_from(an_intent(30, coupon=True), plan_draws([lot], 30, AT), AT)
-    redemption = replace(redemption, state=RedemptionState.CHARGED_BACK, publish_at=None)
+    redemption = altered(redemption, state=RedemptionState.CHARGED_BACK, publish_at=None)
     document = redemption_document(redemption) | {"chargedBackAt": AT, "chargebackReason": ""}
     return lot_document(drawn(lot, Draw(lot.id, 30))), document, lot_document(lot_back(redemption))
 
