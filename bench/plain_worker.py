@@ -72,6 +72,7 @@ async def work(uri: str, database: str, kafka: str, *, topic: str, group: str, e
     await client[database].create_collection("accounts")
     broker = KafkaBroker(kafka)
     app = FastStream(broker, logger=None)
+    handled = asyncio.Event()
     times: list[float] = []
     marks: list[Used] = []
 
@@ -85,10 +86,15 @@ async def work(uri: str, database: str, kafka: str, *, topic: str, group: str, e
         if len(times) in {1, events}:
             marks.append(used(OWN))
         if len(times) == events:
-            app.exit()
+            handled.set()
 
     async with asyncio.timeout(IDLE_LIMIT.total_seconds()):
-        await app.run()
+        running = asyncio.ensure_future(app.run())
+        done = asyncio.ensure_future(handled.wait())
+        await asyncio.wait((running, done), return_when=asyncio.FIRST_COMPLETED)
+    if not handled.is_set():
+        await running
+        raise RuntimeError("the worker ended before it was done")
     cpu_seconds = marks[-1].cpu_seconds - marks[0].cpu_seconds
     await client.drop_database(database)
     return {
@@ -98,12 +104,19 @@ async def work(uri: str, database: str, kafka: str, *, topic: str, group: str, e
     }
 
 
+async def report(uri: str, database: str, kafka: str, *, topic: str, group: str, events: int) -> None:
+    """Print the figures and end at once: FastStream's stop can wait without end for a fetch of aiokafka's."""
+    figures = await work(uri, database, kafka, topic=topic, group=group, events=events)
+    sys.stdout.write(f"{json.dumps(figures)}\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def main() -> None:
     """Run it and print the figures."""
     *where, events = sys.argv[1:]
     uri, database, kafka, topic, group = where
-    figures = uvloop.run(work(uri, database, kafka, topic=topic, group=group, events=int(events)))
-    sys.stdout.write(f"{json.dumps(figures)}\n")
+    uvloop.run(report(uri, database, kafka, topic=topic, group=group, events=int(events)))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Sizes:
 
 FULL = Sizes(
     rounds=5,
-    events=40_000,
+    events=24_000,
     plain_events=2_000,
     real_events=6_000,
     http_seconds=4,

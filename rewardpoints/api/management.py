@@ -22,7 +22,7 @@ from rewardpoints.api.storefront import Randomness
 from rewardpoints.api.views import JSON, encode, json_answer, summary_view
 from rewardpoints.domain.accounts import DEFAULT_SITE_CODE, account_of, entry_id
 from rewardpoints.domain.errors import AccountExists, LedgerUnavailable, NoAccount
-from rewardpoints.domain.history import History, summarize
+from rewardpoints.domain.history import SummaryHistory, summarize
 from rewardpoints.domain.instants import format_instant
 from rewardpoints.domain.manual_entries import ManualGrant, manual_lot, opening_lot
 from rewardpoints.domain.ports import Clock
@@ -93,12 +93,12 @@ class Management:
             limit = page_size or DEFAULT_PAGE_SIZE
             skip = ((page_number or 1) - 1) * limit
             headers["X-Total-Count"] = str(await self._ports.accounts.count(tenant))
-        chunks = self._summaries(self._ports.accounts.histories(tenant, skip=skip, limit=limit))
+        chunks = self._summaries(self._ports.accounts.summary_histories(tenant, skip=skip, limit=limit))
         # the first chunk is read before the answer begins: a ledger that is down is a 503, not a cut connection
         first = await anext(chunks)
         return _Stream(first, chunks, headers)
 
-    async def _summaries(self, histories: AsyncIterator[History]) -> AsyncGenerator[bytes, None]:
+    async def _summaries(self, histories: AsyncIterator[SummaryHistory]) -> AsyncGenerator[bytes, None]:
         chunk = bytearray(b"[")
         separator = b""
         async for history in histories:
@@ -119,7 +119,7 @@ class Management:
 
     async def customer_summary(self, request: Request, customer_id: CustomerId) -> Response:
         """A customer's balance and entries."""
-        history = await self._ports.accounts.history(account_of(principal_of(request).tenant, customer_id))
+        history = await self._ports.accounts.summary_history(account_of(principal_of(request).tenant, customer_id))
         if history is None:
             raise NoPoints(customer_id)
         return json_answer(summary_view(summarize(history, self._clock())))

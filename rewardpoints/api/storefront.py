@@ -79,7 +79,7 @@ class Storefront:
         """The signed-in customer's balance and entries."""
         principal = principal_of(request)
         customer_id = customer_id_of(request)
-        history = await self._ports.accounts.history(account_of(principal.tenant, customer_id))
+        history = await self._ports.accounts.summary_history(account_of(principal.tenant, customer_id))
         if history is None:
             raise NoPoints(customer_id)
         return json_answer(summary_view(summarize(history, self._clock())))

@@ -97,5 +97,7 @@ def entry_id(*parts: str) -> str:
 
     Each part is prefixed by its length before hashing, so different part lists never run into the same bytes.
     """
-    encoded = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in encoded])).hexdigest()
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    if not text.isascii():  # a part's length is that of its bytes
+        text = "".join([f"{len(part.encode())}:{part}" for part in parts])
+    return hashlib.sha256(text.encode()).hexdigest()

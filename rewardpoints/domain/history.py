@@ -4,35 +4,46 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
+from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from rewardpoints.domain.accounts import Account
-from rewardpoints.domain.lots import Lot, active_points
+from rewardpoints.domain.lots import Lot, LotSummary, active_points
 from rewardpoints.domain.redemptions import Redemption
+
+AnyLot = TypeVar("AnyLot", bound=LotSummary)
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """Everything the ledger holds of one account, read in one snapshot."""
+class SummaryHistory:
+    """What a summary needs of one account, read in one snapshot."""
 
     account: Account
-    lots: Sequence[Lot]
+    lots: Sequence[LotSummary]
     redemptions: Sequence[Redemption]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class History(SummaryHistory):
+    """Everything the ledger holds of one account, read in one snapshot."""
+
+    lots: Sequence[Lot]
+
+
+class Step(Struct, frozen=True, gc=False):
     """One entry at its place in time, and the active balance right after it."""
 
     at: datetime
-    entry: Lot | Redemption
+    entry: LotSummary | Redemption
     balance_after: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddedPoints:
+class AddedPoints(Struct, frozen=True, gc=False):
     """A lot as a summary shows it; ``used_with``: public ids of the redemptions that drew on it, oldest first."""
 
-    lot: Lot
+    lot: LotSummary
     balance_after: int
     used_with: tuple[str, ...]
 
@@ -55,7 +66,7 @@ class Summary:
     redeemed: tuple[RedeemedPoints, ...]
 
 
-def fold(lots: Iterable[Lot], redemptions: Iterable[Redemption]) -> list[Step]:
+def fold(lots: Iterable[LotSummary], redemptions: Iterable[Redemption]) -> list[Step]:
     """The entries in order of their instants, each with the active balance right after it.
 
     A lot stands at its ``created_at``, but never after its first draw: an order that arrived late, or from a clock
@@ -72,7 +83,7 @@ def fold(lots: Iterable[Lot], redemptions: Iterable[Redemption]) -> list[Step]:
         while expiries and expiries[0][0] <= at:
             _, expired = heapq.heappop(expiries)
             balance -= remaining.pop(expired, 0)
-        if isinstance(entry, Lot):
+        if isinstance(entry, LotSummary):
             if entry.is_valid_at(at):
                 remaining[entry.id] = entry.points
                 balance += entry.points
@@ -86,14 +97,14 @@ def fold(lots: Iterable[Lot], redemptions: Iterable[Redemption]) -> list[Step]:
     return steps
 
 
-def balance_at(lots: Iterable[Lot], redemptions: Iterable[Redemption], instant: datetime) -> int:
+def balance_at(lots: Iterable[LotSummary], redemptions: Iterable[Redemption], instant: datetime) -> int:
     """The active balance at ``instant``: what the entries up to it leave of the lots still valid then."""
     all_lots = list(lots)
     left: dict[str, int] = {}
     for at, _, _, entry in in_order(all_lots, list(redemptions)):
         if at > instant:
             break
-        if isinstance(entry, Lot):
+        if isinstance(entry, LotSummary):
             left[entry.id] = entry.points
         else:
             for draw in entry.draws:
@@ -101,13 +112,13 @@ def balance_at(lots: Iterable[Lot], redemptions: Iterable[Redemption], instant: 
     return sum(left.get(lot.id, 0) for lot in all_lots if lot.is_valid_at(instant))
 
 
-def summarize(history: History, now: datetime) -> Summary:
+def summarize(history: SummaryHistory, now: datetime) -> Summary:
     """What a customer sees of an account at ``now``."""
     used_with: dict[str, list[str]] = {}
-    added: list[tuple[Lot, int]] = []
+    added: list[tuple[LotSummary, int]] = []
     redeemed: list[RedeemedPoints] = []
     for step in fold(history.lots, history.redemptions):
-        if isinstance(step.entry, Lot):
+        if isinstance(step.entry, LotSummary):
             added.append((step.entry, step.balance_after))
         else:
             redeemed.append(RedeemedPoints(step.entry, step.balance_after))
@@ -121,9 +132,12 @@ def summarize(history: History, now: datetime) -> Summary:
     )
 
 
+_PLACE: Final = itemgetter(0, 1, 2)
+
+
 def in_order(
-    lots: Sequence[Lot], redemptions: Sequence[Redemption]
-) -> list[tuple[datetime, int, str, Lot | Redemption]]:
+    lots: Sequence[AnyLot], redemptions: Sequence[Redemption]
+) -> list[tuple[datetime, int, str, AnyLot | Redemption]]:
     """The entries at their instants (see ``fold``), sorted: instant, lots before redemptions, id."""
     first_draw: dict[str, datetime] = {}
     for redemption in redemptions:
@@ -131,9 +145,9 @@ def in_order(
             known = first_draw.get(draw.lot)
             if known is None or redemption.created_at < known:
                 first_draw[draw.lot] = redemption.created_at
-    entries: list[tuple[datetime, int, str, Lot | Redemption]] = [
+    entries: list[tuple[datetime, int, str, AnyLot | Redemption]] = [
         (min(lot.created_at, first_draw.get(lot.id, lot.created_at)), 0, lot.id, lot) for lot in lots
     ]
     entries += [(redemption.created_at, 1, redemption.id, redemption) for redemption in redemptions]
-    entries.sort(key=lambda entry: entry[:3])
+    entries.sort(key=_PLACE)
     return entries

@@ -52,18 +52,10 @@ class Origin(Struct, frozen=True, kw_only=True, gc=False):
     replay: str | None = None
 
 
-class Lot(Struct, frozen=True, kw_only=True, eq=False, gc=False):
-    """One grant of points. ``points - remaining`` is what draws have taken; it is open while points remain.
-
-    ``source_id`` names what granted it within its kind (the order, the redemption charged back, the caller's id);
-    ``public_id`` is the id clients see. ``recorded_at`` is when the ledger took it, ``created_at`` when it was earned.
-    Two are equal whatever ``recorded_at``, ``origin`` and ``fingerprint`` say.
-    """
+class LotSummary(Struct, frozen=True, kw_only=True, gc=False):
+    """What a summary shows of a lot; reading no more than this is half the price for an account of many lots."""
 
     id: str
-    account: Account
-    kind: LotKind
-    source_id: str
     public_id: str
     reference_id: str | None
     description: str
@@ -71,17 +63,6 @@ class Lot(Struct, frozen=True, kw_only=True, eq=False, gc=False):
     remaining: int
     created_at: datetime
     valid_until: datetime
-    site_code: str
-    recorded_at: datetime
-    earned: Earned | None = None
-    origin: Origin | None = None
-    fingerprint: str | None = None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Lot) and _compared(self) == _compared(other)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
 
     @property
     def used(self) -> int:
@@ -96,6 +77,30 @@ class Lot(Struct, frozen=True, kw_only=True, eq=False, gc=False):
     def is_valid_at(self, instant: datetime) -> bool:
         """Whether its points can be spent at ``instant``; at ``valid_until`` itself they no longer can."""
         return self.valid_until > instant
+
+
+class Lot(LotSummary, frozen=True, kw_only=True, eq=False, gc=False):
+    """One grant of points. ``points - remaining`` is what draws have taken; it is open while points remain.
+
+    ``source_id`` names what granted it within its kind (the order, the redemption charged back, the caller's id);
+    ``public_id`` is the id clients see. ``recorded_at`` is when the ledger took it, ``created_at`` when it was earned.
+    Two are equal whatever ``recorded_at``, ``origin`` and ``fingerprint`` say.
+    """
+
+    account: Account
+    kind: LotKind
+    source_id: str
+    site_code: str
+    recorded_at: datetime
+    earned: Earned | None = None
+    origin: Origin | None = None
+    fingerprint: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lot) and _compared(self) == _compared(other)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     def same_grant(self, other: "Lot") -> bool:
         """Whether both grant the same: points, instants, rule and settings version; not where they came from."""
@@ -135,7 +140,7 @@ def spend_order(lot: Lot) -> tuple[datetime, datetime, str]:
     return lot.valid_until, lot.created_at, lot.id
 
 
-def active_points(lots: Iterable[Lot], now: datetime) -> int:
+def active_points(lots: Iterable[LotSummary], now: datetime) -> int:
     """The balance: what remains of the lots still valid at ``now``."""
     return sum(lot.remaining for lot in lots if lot.is_valid_at(now))
 

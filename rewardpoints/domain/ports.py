@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from rewardpoints.domain.accounts import Account
-from rewardpoints.domain.history import History
+from rewardpoints.domain.history import History, SummaryHistory
 from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.redeem_options import RedeemOption
 from rewardpoints.domain.redemptions import Redemption, RedemptionIntent
@@ -105,7 +105,13 @@ class Accounts(Protocol):
         """All entries of an account in one snapshot; None where the account does not exist."""
         ...
 
-    def histories(self, tenant: str, *, skip: int = 0, limit: int | None = None) -> AsyncIterator[History]:
+    async def summary_history(self, account: Account) -> SummaryHistory | None:
+        """What a summary needs of an account, in one snapshot; None where the account does not exist."""
+        ...
+
+    def summary_histories(
+        self, tenant: str, *, skip: int = 0, limit: int | None = None
+    ) -> AsyncIterator[SummaryHistory]:
         """The tenant's accounts in account order, in constant memory, each account in one snapshot."""
         ...
 

@@ -1,9 +1,11 @@
 """Order batches: records become lots in one bulk write, and nothing of an erased customer stays."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from rewardpoints.domain.earning import Skipped, SkipReason, earn
 from rewardpoints.domain.errors import RecordRejected, RejectReason
@@ -13,6 +15,12 @@ from rewardpoints.domain.ports import AddedLots, Clock, LotBatches, SettingsRead
 from rewardpoints.events.dead_letters import Rejection
 from rewardpoints.events.order_messages import decode_order
 from rewardpoints.events.records import Record
+
+PART_RECORDS: Final = 500
+"""Of a batch, so many at once: smaller inserts cost both sides more than what they gain by overlapping."""
+
+SENDING_SECONDS: Final = 0.001
+"""How long a part may take to be on its way before the next one is derived, which lets nothing else run."""
 
 Outcome = Lot | Skipped | RecordRejected
 """What a record comes to."""
@@ -121,13 +129,11 @@ class OrderBatches:
         Raises:
             LedgerUnavailable: apply the same batch again.
         """
-        # Old records that come once more are not even tried, for who tries may die before its look after the insert
-        await self._tombstones.ensure_fresh()
-        outcomes = await derive(records, self._settings, recorded_at=self._clock(), replay=self._replay)
-        batch = self._sort(records, outcomes)
-        added = await self._lots.add_batch(batch.lots, compare=self._compare)
-        # Only a look after the insert sees every tombstone that the insert may have overtaken.
-        removed = await self._remove_erased([*batch.lots, *batch.erased])
+        batch, added = await self._add(records)
+        # Only a look after the inserts sees every tombstone that one of them may have overtaken.
+        await self._tombstones.refresh()
+        erased = [position for position, lot in enumerate(batch.lots) if self._is_erased(lot)]
+        removed = await self._remove([*(batch.lots[position] for position in erased), *batch.erased])
         for position, reason in added.rejected.items():
             error = RecordRejected(RejectReason.LEDGER_REJECTED, f"the ledger can never take this lot: {reason}")
             batch.rejections.append(Rejection(batch.sources[position], error))
@@ -136,12 +142,40 @@ class OrderBatches:
             added=added,
             skipped=batch.skipped,
             rejections=batch.rejections,
-            erased=frozenset([position for position, lot in enumerate(batch.lots) if self._is_erased(lot)]),
+            erased=frozenset(erased),
             removed=removed,
         )
 
-    def _sort(self, records: Sequence[Record], outcomes: Sequence[Outcome]) -> _Sorted:
-        batch = _Sorted()
+    async def _add(self, records: Sequence[Record]) -> tuple[_Sorted, AddedLots]:
+        """Derive a part of the batch while the ledger takes the one before: neither waits for the other.
+
+        Parts are added one after another, so that of two records of one order the first counts.
+        """
+        batch, recorded_at = _Sorted(), self._clock()
+        parts: list[tuple[int, AddedLots]] = []
+        before = 0
+        adding: asyncio.Task[AddedLots] | None = None
+        try:
+            for start in range(0, len(records), PART_RECORDS):
+                part = records[start : start + PART_RECORDS]
+                if adding is not None:
+                    await asyncio.wait({adding}, timeout=SENDING_SECONDS)
+                outcomes = await derive(part, self._settings, recorded_at=recorded_at, replay=self._replay)
+                # Old records that come once more are not even tried: who tries may die before its look after them
+                await self._tombstones.ensure_fresh()
+                if adding is not None:
+                    parts.append((before, await adding))
+                before = len(batch.lots)
+                self._sort(part, outcomes, batch)
+                adding = asyncio.create_task(self._lots.add_batch(batch.lots[before:], compare=self._compare))
+            if adding is not None:
+                parts.append((before, await adding))
+        finally:
+            if adding is not None:  # nothing of a part may be on its way when the batch is tried again
+                await asyncio.gather(adding, return_exceptions=True)
+        return batch, _joined(parts)
+
+    def _sort(self, records: Sequence[Record], outcomes: Sequence[Outcome], batch: _Sorted) -> None:
         for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, Skipped):
                 batch.skipped[outcome.reason] += 1
@@ -153,21 +187,32 @@ class OrderBatches:
             else:
                 batch.lots.append(outcome)
                 batch.sources.append(record)
-        return batch
 
     def _is_erased(self, lot: Lot) -> bool:
         erased_at = self._tombstones.erased_at(lot.account)
         return erased_at is not None and lot.created_at <= erased_at
 
-    async def _remove_erased(self, lots: Sequence[Lot]) -> int:
+    async def _remove(self, lots: Sequence[Lot]) -> int:
         """Delete what must not exist; of skipped lots too, since an earlier try of the batch may have inserted them."""
-        await self._tombstones.refresh()
-        erased = [lot for lot in lots if self._is_erased(lot)]
-        if not erased:
+        if not lots:
             return 0
         tombstones = {
             lot.account: Tombstone(lot.account, erased_at)
-            for lot in erased
+            for lot in lots
             if (erased_at := self._tombstones.erased_at(lot.account)) is not None
         }
-        return await self._lots.delete_erased(erased, list(tombstones.values()))
+        return await self._lots.delete_erased(lots, list(tombstones.values()))
+
+
+def _joined(parts: Sequence[tuple[int, AddedLots]]) -> AddedLots:
+    """What became of all parts, by position in the batch; each comes with the position of its first lot."""
+    added: list[int] = []
+    already_there: list[int] = []
+    differing: list[int] = []
+    rejected: dict[int, str] = {}
+    for start, part in parts:
+        added += [start + position for position in part.added]
+        already_there += [start + position for position in part.already_there]
+        differing += [start + position for position in part.differing]
+        rejected |= {start + position: reason for position, reason in part.rejected.items()}
+    return AddedLots(added, already_there, differing, rejected)

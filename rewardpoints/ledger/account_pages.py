@@ -29,6 +29,9 @@ Result = TypeVar("Result")
 Range = tuple[str, str]
 """``low <= account < high``."""
 
+LotFields = Mapping[str, int]
+"""A projection of lots. It holds ``account``."""
+
 EVERY_ACCOUNT: Final[Range] = ("", "\U0010ffff")
 
 
@@ -61,7 +64,13 @@ class AccountPages:
         self._patience_seconds = patience_seconds
 
     async def entries(
-        self, accounts: Range, *, skip: int = 0, limit: int | None = None, since: datetime | None = None
+        self,
+        accounts: Range,
+        *,
+        skip: int = 0,
+        limit: int | None = None,
+        since: datetime | None = None,
+        lot_fields: LotFields | None = None,
     ) -> AsyncGenerator[Entries]:
         """The accounts of a range in order, without the first ``skip`` and at most ``limit`` of them.
 
@@ -81,17 +90,17 @@ class AccountPages:
                 continue
             # With ``since`` the accounts are not neighbours: what lies between them is not asked for
             if first is not None and (since is not None or count + size > self._entries_per_snapshot):
-                for entries in await self.read(first, last):
+                for entries in await self.read(first, last, lot_fields=lot_fields):
                     yield entries
                 first, count = None, 0
             first = first or account
             last, count = account, count + size
         if first is not None:
-            for entries in await self.read(first, last):
+            for entries in await self.read(first, last, lot_fields=lot_fields):
                 yield entries
 
-    async def read(self, first: str, last: str) -> Sequence[Entries]:
-        """The accounts from ``first`` to ``last``, both included, in one snapshot.
+    async def read(self, first: str, last: str, *, lot_fields: LotFields | None = None) -> Sequence[Entries]:
+        """The accounts from ``first`` to ``last``, both included, in one snapshot; of lots these fields only.
 
         Raises:
             LedgerUnavailable
@@ -100,7 +109,7 @@ class AccountPages:
         wanted: Any = first if first == last else {"$gte": first, "$lte": last}
 
         async def read_both(session: Session) -> tuple[list[Document], list[Document]]:
-            lots = await self._database.lots.find({"account": wanted}, session=session).to_list(None)
+            lots = await self._database.lots.find({"account": wanted}, lot_fields, session=session).to_list(None)
             redemptions = await self._database.redemptions.find({"account": wanted}, session=session).to_list(None)
             return lots, redemptions
 

@@ -11,11 +11,11 @@ from pymongo.errors import DuplicateKeyError
 
 from rewardpoints.domain.accounts import Account, tenant_range
 from rewardpoints.domain.errors import AccountExists, IdempotencyConflict, LedgerUnavailable
-from rewardpoints.domain.history import History
+from rewardpoints.domain.history import History, SummaryHistory
 from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
-from rewardpoints.ledger.documents import lot_document, lot_from, redemption_from
+from rewardpoints.ledger.documents import LOT_SUMMARY_FIELDS, lot_document, lot_from, lot_summary_from, redemption_from
 from rewardpoints.ledger.driver import Collection, Database, Session, driver_errors
 from rewardpoints.ledger.tombstones import ErasuresDue, Look, Tombstones
 from rewardpoints.ledger.transactions import AttemptFailed, run
@@ -68,15 +68,29 @@ class Accounts:
             return history_from(entries)
         return None
 
-    async def histories(self, tenant: str, *, skip: int = 0, limit: int | None = None) -> AsyncIterator[History]:
+    async def summary_history(self, account: Account) -> SummaryHistory | None:
+        """What a summary needs of an account, in one snapshot; None where the account does not exist.
+
+        Raises:
+            LedgerUnavailable
+        """
+        for entries in await self._pages.read(account, account, lot_fields=LOT_SUMMARY_FIELDS):
+            return _summary_history_from(entries)
+        return None
+
+    async def summary_histories(
+        self, tenant: str, *, skip: int = 0, limit: int | None = None
+    ) -> AsyncIterator[SummaryHistory]:
         """The tenant's accounts in account order, in constant memory, each account in one snapshot.
 
         Raises:
             LedgerUnavailable: at any step.
         """
-        async with aclosing(self._pages.entries(tenant_range(tenant), skip=skip, limit=limit)) as pages:
+        async with aclosing(
+            self._pages.entries(tenant_range(tenant), skip=skip, limit=limit, lot_fields=LOT_SUMMARY_FIELDS)
+        ) as pages:
             async for entries in pages:
-                yield history_from(entries)
+                yield _summary_history_from(entries)
 
     async def count(self, tenant: str) -> int:
         """How many accounts the tenant has.
@@ -251,5 +265,13 @@ def history_from(entries: Entries) -> History:
     return History(
         Account(entries.account),
         [lot_from(document) for document in entries.lots],
+        [redemption_from(document) for document in entries.redemptions],
+    )
+
+
+def _summary_history_from(entries: Entries) -> SummaryHistory:
+    return SummaryHistory(
+        Account(entries.account),
+        [lot_summary_from(document) for document in entries.lots],
         [redemption_from(document) for document in entries.redemptions],
     )

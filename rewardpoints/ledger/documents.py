@@ -13,7 +13,7 @@ import msgspec
 
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.errors import InvalidInput
-from rewardpoints.domain.lots import Draw, Earned, Lot, LotKind, Origin
+from rewardpoints.domain.lots import Draw, Earned, Lot, LotKind, LotSummary, Origin
 from rewardpoints.domain.ports import Tombstone
 from rewardpoints.domain.redeem_options import RedeemOption
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionState
@@ -120,6 +120,26 @@ def lot_from(document: Mapping[str, Any]) -> Lot:
         if origin
         else None,
         fingerprint=document.get("fingerprint"),
+    )
+
+
+LOT_SUMMARY_FIELDS: Final = dict.fromkeys(
+    ("account", "publicId", "referenceId", "description", "points", "remaining", "createdAt", "validUntil"), 1
+)
+"""The projection that ``lot_summary_from`` needs, beside ``_id``."""
+
+
+def lot_summary_from(document: Mapping[str, Any]) -> LotSummary:
+    """What a summary shows of the lot in a document."""
+    return LotSummary(
+        id=document["_id"],
+        public_id=document.get("publicId", document["_id"]),
+        reference_id=document["referenceId"],
+        description=document["description"],
+        points=document["points"],
+        remaining=document["remaining"],
+        created_at=document["createdAt"],
+        valid_until=document["validUntil"],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rewardpoints.domain.accounts import Account, tenant_of
 from rewardpoints.domain.errors import AccountExists, IdempotencyConflict, LedgerUnavailable, NoAccount
-from rewardpoints.domain.history import History
+from rewardpoints.domain.history import History, SummaryHistory
 from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.lots import Lot, active_points, drawn, plan_draws
 from rewardpoints.domain.ports import Clock, RedemptionCounts, SiteKey
@@ -49,7 +49,12 @@ class FakeAccounts:
     async def history(self, account: Account) -> History | None:
         return self.entries(account)
 
-    async def histories(self, tenant: str, *, skip: int = 0, limit: int | None = None) -> AsyncIterator[History]:
+    async def summary_history(self, account: Account) -> SummaryHistory | None:
+        return self.entries(account)
+
+    async def summary_histories(
+        self, tenant: str, *, skip: int = 0, limit: int | None = None
+    ) -> AsyncIterator[SummaryHistory]:
         for account in self.accounts(tenant)[skip : None if limit is None else skip + limit]:
             history = self.entries(account)
             assert history is not None

@@ -19,7 +19,7 @@ from rewardpoints.telemetry import configure_logging
 from tests.api.harness import ALL_SCOPES, OPTION, Api, KeyServer, Signer, TestServer, build_app, fake_server, serving
 
 METHODS = (
-    *("accounts.balance", "accounts.history", "accounts.histories", "accounts.count", "accounts.open"),
+    *("accounts.balance", "accounts.summary_history", "accounts.summary_histories", "accounts.count", "accounts.open"),
     *("accounts.add", "accounts.erase", "redemptions.redeem", "redeem_options.all", "redeem_options.find"),
     *("redeem_options.create", "redeem_options.replace", "redeem_options.delete", "settings_store.history"),
     *("settings_store.append", "settings_reader.histories", "coupon_requests.publish_soon"),
@@ -133,7 +133,7 @@ async def cut_midway(api: Api, server: TestServer, secret: str) -> None:
             yield history
         raise DriverError(secret)
 
-    server.faults.plant("accounts.histories", failing)
+    server.faults.plant("accounts.summary_histories", failing)
     await send(api, "GET", "/reward-points/summaryBatch", None, api.token(*ALL_SCOPES))
 
 

@@ -18,12 +18,12 @@ MIXINS = "/site/{tenant}/sites/{siteCode}/mixins"
 SETTINGS = {"rewardpoints": {"orderValueToRewardPointsFactor": 1}}
 HANGING: list[tuple[str, str, Any, str, int]] = [
     ("GET", STOREFRONT, None, "accounts.balance", 503),
-    ("GET", f"{STOREFRONT}/summary", None, "accounts.history", 503),
+    ("GET", f"{STOREFRONT}/summary", None, "accounts.summary_history", 503),
     ("GET", f"{STOREFRONT}/redeemOptions", None, "redeem_options.all", 503),
     ("POST", f"{STOREFRONT}/redeem", {"id": "option"}, "redeem_options.find", 503),
-    ("GET", "/reward-points/summaryBatch", None, "accounts.histories", 503),
+    ("GET", "/reward-points/summaryBatch", None, "accounts.summary_histories", 503),
     ("GET", CUSTOMER, None, "accounts.balance", 503),
-    ("GET", f"{CUSTOMER}/summary", None, "accounts.history", 503),
+    ("GET", f"{CUSTOMER}/summary", None, "accounts.summary_history", 503),
     ("POST", CUSTOMER, {"points": 1}, "accounts.open", 500),
     ("DELETE", CUSTOMER, None, "accounts.erase", 503),
     ("POST", f"{CUSTOMER}/addPoints", {"points": 1}, "accounts.add", 500),
@@ -55,7 +55,7 @@ async def test_an_operation_answers_in_time(
     fake_api: Api, monkeypatch: pytest.MonkeyPatch, *, method: str, path: str, body: Any, port: str, status: int
 ) -> None:
     monkeypatch.setattr("rewardpoints.api.deadline.ANSWER_SECONDS", 1)
-    fake_api.server.faults.plant(port, hangs_at_its_first if port == "accounts.histories" else hangs)
+    fake_api.server.faults.plant(port, hangs_at_its_first if port == "accounts.summary_histories" else hangs)
     token = fake_api.customer_token("c1") if path.startswith(STOREFRONT) else "all"
     where = path.format(customerId="c1", tenant=fake_api.tenant, siteCode="main", redeemOptionId="option")
 

@@ -203,7 +203,7 @@ async def test_browsers_elsewhere_may_not(fake_api: Api) -> None:
 
 
 async def test_every_answer_has_cors_headers(fake_api: Api) -> None:
-    fake_api.server.faults.plant("accounts.history", LedgerUnavailable("down"))
+    fake_api.server.faults.plant("accounts.summary_history", LedgerUnavailable("down"))
     requests: list[tuple[str, str, int, dict[str, Any]]] = [
         ("GET", "/reward-points/shop/redeemOptions", 200, {}),
         ("POST", ADD, 400, {"json": {}}),
@@ -247,7 +247,7 @@ async def test_a_cut_answer_is_counted_as_a_failure(fake_api: Api) -> None:
             yield history
         raise LedgerUnavailable("gone")
 
-    fake_api.server.faults.plant("accounts.histories", failing)
+    fake_api.server.faults.plant("accounts.summary_histories", failing)
     before = fake_api.server.requests("GET /reward-points/summaryBatch", 500)
     with pytest.raises(httpx.RemoteProtocolError):
         await fake_api.call("GET", "/reward-points/summaryBatch")

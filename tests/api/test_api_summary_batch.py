@@ -57,7 +57,7 @@ async def test_pages_are_bounded(api: Api, query: str) -> None:
 async def test_a_stream_that_fails_midway_is_cut(api: Api) -> None:
     for number in range(30):
         await api.give(f"c{number:02}", 5, description="x" * 1999)
-    real = api.server.ports.accounts.histories
+    real = api.server.ports.accounts.summary_histories
 
     async def failing(tenant: str, **options: Any) -> Any:
         read = 0
@@ -67,7 +67,7 @@ async def test_a_stream_that_fails_midway_is_cut(api: Api) -> None:
                 raise LedgerUnavailable("gone")
             yield history
 
-    api.server.faults.plant("accounts.histories", failing)
+    api.server.faults.plant("accounts.summary_histories", failing)
 
     with pytest.raises(httpx.RemoteProtocolError):
         await api.call("GET", "/reward-points/summaryBatch")
@@ -81,7 +81,7 @@ async def test_a_stream_that_cannot_begin_is_an_error(api: Api) -> None:
     async def unreachable() -> list[Any]:
         raise LedgerUnavailable("gone")
 
-    api.server.faults.plant("accounts.histories", failing)
+    api.server.faults.plant("accounts.summary_histories", failing)
 
     answer = await api.call("GET", "/reward-points/summaryBatch")
 
@@ -105,7 +105,7 @@ async def test_a_stream_ends_its_reading_when_the_client_goes(fake_api: Api) -> 
         finally:
             ended.set()
 
-    fake_api.server.faults.plant("accounts.histories", endless)
+    fake_api.server.faults.plant("accounts.summary_histories", endless)
     request = fake_api.client.build_request(
         "GET",
         f"{fake_api.server.url}/reward-points/summaryBatch",

@@ -2,20 +2,23 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from rewardpoints.domain.accounts import Account, account_of
+from rewardpoints.domain.accounts import Account, account_of, tenant_range
 from rewardpoints.domain.chargebacks import chargeback_lot
+from rewardpoints.domain.history import History
 from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.lots import Earned, Lot, LotKind, Origin, lot_id
 from rewardpoints.domain.ports import Clock
 from rewardpoints.domain.redeem_options import RedeemOption
 from rewardpoints.domain.redemptions import CouponOrder, Redemption, RedemptionIntent, redemption_id
 from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS, SettingsVersion, parse_site_settings
+from rewardpoints.ledger.account_pages import AccountPages
+from rewardpoints.ledger.accounts import history_from
 from rewardpoints.ledger.driver import Database
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import violations
@@ -191,3 +194,10 @@ async def contents(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
         collection.name: sorted(await collection.find({}).to_list(None), key=lambda document: str(document["_id"]))
         for collection in (database.lots, database.redemptions, database.tombstones)
     }
+
+
+async def histories(ledger: Ledger, tenant: str) -> AsyncIterator[History]:
+    """Everything of each of a tenant's accounts."""
+    async with aclosing(AccountPages(ledger.database).entries(tenant_range(tenant))) as pages:
+        async for entries in pages:
+            yield history_from(entries)

@@ -34,7 +34,7 @@ async def test_there_is_no_account_without_entries(ledger: Ledger) -> None:
     assert await ledger.accounts.balance(ACCOUNT, now()) is None
     assert await ledger.accounts.history(ACCOUNT) is None
     assert await ledger.accounts.count("shop") == 0
-    assert [history async for history in ledger.accounts.histories("shop")] == []
+    assert [history async for history in ledger.accounts.summary_histories("shop")] == []
 
 
 async def test_a_balance_is_what_remains_of_valid_lots(ledger: Ledger) -> None:
@@ -98,11 +98,11 @@ async def test_histories_walk_over_a_tenant_in_account_order(ledger: Ledger) -> 
     for keys, entries in ((1, 1), (2, 3), (7, 5), (1000, 1000)):
         pages = AccountPages(ledger.database, keys_per_read=keys, entries_per_snapshot=entries)
         reader = Accounts(ledger.database, ledger.tombstones, pages)
-        walked = [history async for history in reader.histories("shop")]
+        walked = [history async for history in reader.summary_histories("shop")]
         assert [history.account for history in walked] == accounts
         assert [len(history.lots) for history in walked] == [int(name[1:]) % 4 + 1 for name in names]
         assert [len(history.redemptions) for history in walked] == [int(place % 5 == 0) for place in range(23)]
-        part = [history.account async for history in reader.histories("shop", skip=4, limit=6)]
+        part = [history.account async for history in reader.summary_histories("shop", skip=4, limit=6)]
         assert part == accounts[4:10]
     assert await ledger.accounts.count("shop") == 23
     assert await broken(ledger) == []
@@ -111,7 +111,7 @@ async def test_histories_walk_over_a_tenant_in_account_order(ledger: Ledger) -> 
 @pytest.mark.parametrize(("skip", "limit", "expected"), [(0, 0, 0), (3, None, 0), (2, 5, 1), (0, 2, 2)])
 async def test_a_page_may_lie_beyond_the_end(ledger: Ledger, skip: int, limit: int | None, expected: int) -> None:
     await ledger.lots.add_batch([order_lot("o", account=account_of("shop", name)) for name in "abc"])
-    assert len([one async for one in ledger.accounts.histories("shop", skip=skip, limit=limit)]) == expected
+    assert len([one async for one in ledger.accounts.summary_histories("shop", skip=skip, limit=limit)]) == expected
 
 
 async def test_an_account_with_redemptions_only_exists(ledger: Ledger) -> None:
@@ -120,7 +120,7 @@ async def test_an_account_with_redemptions_only_exists(ledger: Ledger) -> None:
     await ledger.database.lots.delete_many({})  # as in the middle of an erasure
     assert await ledger.accounts.balance(ACCOUNT, now()) == 0
     assert await ledger.accounts.count("shop") == 1
-    assert [history.account async for history in ledger.accounts.histories("shop")] == [ACCOUNT]
+    assert [history.account async for history in ledger.accounts.summary_histories("shop")] == [ACCOUNT]
     with pytest.raises(AccountExists):
         await ledger.accounts.open(opening_lot(5))
 
@@ -300,7 +300,7 @@ async def test_an_entry_from_before_the_erasure_is_refused(ledger: Ledger, opera
     (tombstone,) = await ledger.tombstones.since(None)
     same_millisecond = tombstone.erased_at + timedelta(microseconds=999)
     with pytest.raises(LedgerUnavailable):
-        await getattr(ledger.accounts, operation)(replace(lot, recorded_at=same_millisecond))
+        await getattr(ledger.accounts, operation)(altered(lot, recorded_at=same_millisecond))
     assert await contents(ledger) == before
     fresh = tombstone.erased_at + timedelta(milliseconds=1)
     await getattr(ledger.accounts, operation)(altered(lot, created_at=fresh, recorded_at=fresh))

@@ -34,7 +34,7 @@ HotQuery = Callable[[Ledger], Awaitable[Any]]
 HOT_QUERIES: dict[str, HotQuery] = {
     "balance": lambda ledger: ledger.accounts.balance(ACCOUNT, now()),
     "balance of nobody": lambda ledger: ledger.accounts.balance(account_of("shop", "nobody"), now()),
-    "summary": lambda ledger: ledger.accounts.history(ACCOUNT),
+    "summary": lambda ledger: ledger.accounts.summary_history(ACCOUNT),
     "some accounts of a tenant": lambda ledger: AccountPages(ledger.database).read(
         ACCOUNT, account_of("shop", "c00009")
     ),

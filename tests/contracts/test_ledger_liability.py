@@ -14,7 +14,7 @@ from rewardpoints.ledger.account_pages import AccountPages
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.liability import add_up
 from tests.altered import altered
-from tests.contracts.ledgers import an_intent, lot_back, now, order_lot
+from tests.contracts.ledgers import an_intent, histories, lot_back, now, order_lot
 
 ACCOUNTS = [account_of(tenant, f"c{number}") for tenant in ("rival", "shop") for number in range(6)]
 
@@ -66,13 +66,13 @@ async def test_it_agrees_with_every_account_at_every_instant(ledger: Ledger) -> 
     ]
     assert sum(part.outstanding for part in parts) == all_now.outstanding
 
-    histories = [one for tenant in ("rival", "shop") async for one in ledger.accounts.histories(tenant)]
+    accounts = [one for tenant in ("rival", "shop") async for one in histories(ledger, tenant)]
     for days in (1, 20, 150, 390):
         at = present - timedelta(days=days)
-        expected = sum(balance_at(history.lots, history.redemptions, at) for history in histories)
+        expected = sum(balance_at(history.lots, history.redemptions, at) for history in accounts)
         past = await report(ledger, at)
         assert past.outstanding == expected == sum(one.net for one in past.flows.values())
-    earned = sum(lot.points for history in histories for lot in history.lots if lot.kind is LotKind.ORDER)
+    earned = sum(lot.points for history in accounts for lot in history.lots if lot.kind is LotKind.ORDER)
     assert sum(one.earned for one in all_now.flows.values()) == earned
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rewardpoints.api.views import summary_view
 from rewardpoints.domain.accounts import Account, account_of
 from rewardpoints.domain.chargebacks import chargeback_lot
 from rewardpoints.domain.errors import (
@@ -24,7 +25,8 @@ from rewardpoints.domain.redemptions import Redemption, RedemptionIntent, Redemp
 from rewardpoints.domain.site_settings import DEFAULT_SITE_SETTINGS
 from rewardpoints.ledger.ledger import Ledger
 from rewardpoints.ledger.verify import violations
-from tests.contracts.ledgers import Driver, an_intent, manual_lot, open_ledger, opening_lot, order_lot
+from tests.altered import altered
+from tests.contracts.ledgers import Driver, an_intent, histories, manual_lot, open_ledger, opening_lot, order_lot
 
 ACCOUNTS = [account_of("shop", "a"), account_of("shop", "b"), account_of("other", "a")]
 STEPS = 60
@@ -165,7 +167,7 @@ def some_intent(chance: random.Random, account: Account) -> RedemptionIntent:
 
 def by_hand(lot: Lot, chance: random.Random, now: datetime) -> Lot:
     points = chance.randint(1, 30)
-    return replace(
+    return altered(
         lot,
         points=points,
         remaining=points,
@@ -214,13 +216,14 @@ async def test_the_ledger_agrees_with_the_model(timed: Ledger, time: Time, seed:
             balance = await timed.accounts.balance(account, time())
             expected = active_points(model.lots_of(account), time()) if model.exists(account) else None
             assert balance == expected
-    histories = {
-        history.account: history for tenant in ("other", "shop") async for history in timed.accounts.histories(tenant)
-    }
-    assert {lot.id: lot for history in histories.values() for lot in history.lots} == model.lots
-    assert {one.id: one for history in histories.values() for one in history.redemptions} == model.redemptions
-    for account, history in histories.items():
+    found = {history.account: history for tenant in ("other", "shop") async for history in histories(timed, tenant)}
+    assert {lot.id: lot for history in found.values() for lot in history.lots} == model.lots
+    assert {one.id: one for history in found.values() for one in history.redemptions} == model.redemptions
+    for account, history in found.items():
         assert summarize(history, time()).active_points == await timed.accounts.balance(account, time())
+        shown = await timed.accounts.summary_history(account)
+        assert shown is not None
+        assert summary_view(summarize(shown, time())) == summary_view(summarize(history, time()))
     assert [problem async for problem in violations(timed.database, time)] == []
     assert model.lots, "a run that leaves nothing would prove nothing"
     assert model.redemptions

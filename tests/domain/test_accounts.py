@@ -1,3 +1,4 @@
+import hashlib
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -72,3 +73,10 @@ def test_odd_but_usable_ids_are_kept(value: str) -> None:
 def test_tenants_that_collide_with_paths_are_refused(tenant: str) -> None:
     with pytest.raises(InvalidInput, match="reserved"):
         check_tenant(tenant)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=4))
+def test_entry_ids_are_hashes_of_the_parts_bytes_after_their_lengths(parts: list[str]) -> None:
+    encoded = [part.encode() for part in parts]
+    expected = hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in encoded)).hexdigest()
+    assert entry_id(*parts) == expected

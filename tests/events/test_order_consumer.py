@@ -1,15 +1,19 @@
 """The order consumer over ports kept in memory: what becomes of each record, and of a batch that comes again."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 import pytest
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.errors import LedgerUnavailable
-from rewardpoints.domain.site_settings import OrderValueBase, SiteSettings
+from rewardpoints.domain.lots import Lot
+from rewardpoints.domain.ports import AddedLots, SiteKey
+from rewardpoints.domain.site_settings import OrderValueBase, SettingsHistory, SiteSettings
 from rewardpoints.events import dead_letters as dead
+from rewardpoints.events import order_batches
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
 from rewardpoints.events.order_consumer import OrderConsumer
@@ -150,6 +154,73 @@ async def test_a_dead_letter_that_cannot_be_published_stops_the_batch(house: Hou
 
 
 ACCOUNT = Account("acme/C1")
+
+
+@pytest.fixture
+def parts_of_250(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order_batches, "PART_RECORDS", 250)
+
+
+@pytest.mark.usefixtures("parts_of_250")
+async def test_a_large_batch_goes_in_parts_and_counts_as_one(house: House) -> None:
+    house.lots.never_taken = {"O300", "O600"}
+    values = [order_bytes(f"O{number}") for number in range(700)]
+    values[10] = b"{"
+    values[20] = order_bytes("O20", status="CREATED")
+    values[650] = order_bytes("O7", totalPrice=7)  # another part has it already
+    applied = await house.consumer.apply(records(*values))
+
+    assert house.lots.batches == [248, 250, 200]
+    lots, added = applied.lots, applied.added
+    assert [lots[position].source_id for position in added.already_there] == ["O7"]
+    assert list(added.differing) == list(added.already_there)
+    assert {lots[position].source_id for position in added.rejected} == {"O300", "O600"}
+    assert sorted(one.record.offset for one in applied.rejections) == [10, 300, 600]
+    assert {lots[position].source_id for position in added.added} == house.lots.orders
+    assert len(house.lots.orders) == len(added.added) == 695
+    assert house.lots.stored[lots[added.already_there[0]].id].points == 100
+
+
+@pytest.mark.usefixtures("parts_of_250")
+async def test_nothing_of_a_batch_is_on_its_way_when_it_has_failed(house: House) -> None:
+    add_batch, released = house.lots.add_batch, asyncio.Event()
+    under_way = 0
+
+    async def slow(lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
+        nonlocal under_way
+        under_way += 1
+        await released.wait()
+        under_way -= 1
+        return await add_batch(lots, compare=compare)
+
+    async def no_settings(*_: object) -> object:
+        assert under_way == 1  # the ledger has the first part in hand while the second is derived
+        asyncio.get_running_loop().call_later(0.05, released.set)
+        raise LedgerUnavailable("gone")
+
+    histories = house.settings.histories
+
+    async def first_only(needed: Mapping[SiteKey, datetime]) -> Mapping[SiteKey, SettingsHistory]:
+        house.settings.histories = no_settings  # type: ignore[assignment,method-assign]  # the fault is planted
+        return await histories(needed)
+
+    house.lots.add_batch = slow  # type: ignore[method-assign]  # only slower
+    house.settings.histories = first_only  # type: ignore[method-assign]  # the fault comes with the second part
+    with pytest.raises(LedgerUnavailable, match="gone"):
+        await house.consumer.apply(records(*(order_bytes(f"O{number}") for number in range(300))))
+    assert released.is_set()
+    assert under_way == 0
+    assert len(house.lots.orders) == 250
+
+
+@pytest.mark.usefixtures("parts_of_250")
+async def test_a_part_that_the_ledger_refuses_fails_the_batch(house: House) -> None:
+    house.lots.outage.fail_next = 1
+    batch = records(*(order_bytes(f"O{number}") for number in range(600)))
+    with pytest.raises(LedgerUnavailable):
+        await house.consumer.handle(batch)
+    await house.consumer.handle(batch)
+    assert len(house.lots.orders) == 600
 
 
 async def test_orders_of_an_erased_customer_are_skipped_later_ones_are_not(house: House) -> None:
