@@ -15,6 +15,7 @@ from rewardpoints.domain.history import History, SummaryHistory
 from rewardpoints.domain.instants import to_milliseconds
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.account_pages import AccountPages, Entries
+from rewardpoints.ledger.balance_reads import BalanceReads
 from rewardpoints.ledger.documents import LOT_SUMMARY_FIELDS, lot_document, lot_from, lot_summary_from, redemption_from
 from rewardpoints.ledger.driver import Collection, Database, Session, driver_errors
 from rewardpoints.ledger.tombstones import ErasuresDue, Look, Tombstones
@@ -35,28 +36,25 @@ class Accounts:
         self._database = database
         self._tombstones = tombstones
         self._pages = pages or AccountPages(database)
+        self._balance_reads = BalanceReads(database.lots)
 
     async def balance(self, account: Account, now: datetime) -> int | None:
         """Σ remaining of the lots valid at ``now``; None where the account does not exist.
 
-        One indexed read where there are points.
+        One indexed read where there are points, shared with other accounts that are asked for at the same time.
 
         Raises:
             LedgerUnavailable
         """
-        with driver_errors():
-            points = await self._open_points(account, now)
-            if points == 0:
-                if not await self._exists(account):
-                    return None
-                # Read again: the account may have been opened between the two reads, and then it never was at 0
-                points = await self._open_points(account, now)
+        points = await self._balance_reads.points(account, now)
+        if points == 0:
+            with driver_errors():
+                exists = await self._exists(account)
+            if not exists:
+                return None
+            # Read again: the account may have been opened between the two reads, and then it never was at 0
+            points = await self._balance_reads.points(account, now)
         return points
-
-    async def _open_points(self, account: Account, now: datetime) -> int:
-        wanted = {"account": account, "open": True, "validUntil": {"$gt": now}}
-        found = await self._database.lots.find(wanted, {"remaining": 1, "_id": 0}).to_list(None)
-        return sum(int(lot["remaining"]) for lot in found)
 
     async def history(self, account: Account) -> History | None:
         """All entries of an account in one snapshot; None where the account does not exist.

@@ -108,6 +108,19 @@ async def test_histories_walk_over_a_tenant_in_account_order(ledger: Ledger) -> 
     assert await broken(ledger) == []
 
 
+async def test_balances_asked_for_at_once_are_each_its_own(ledger: Ledger) -> None:
+    accounts = [account_of(tenant, f"c{number}") for tenant in ("shop", "rival") for number in range(20)]
+    at = now()
+    soon = at + timedelta(seconds=1)
+    for place, account in enumerate(accounts):
+        valid = order_lot("valid", place, account=account) if place else opening_lot(account=account)
+        await ledger.lots.add_batch([valid, order_lot("soon", 1000, account=account, valid_until=soon)])
+    asked = [(account, instant) for account in [*accounts, account_of("shop", "nobody")] for instant in (at, soon)]
+    found = await asyncio.gather(*(ledger.accounts.balance(account, instant) for account, instant in asked))
+    expected: list[int | None] = [points for place in range(40) for points in (place + 1000, place)]
+    assert found == [*expected, None, None]
+
+
 @pytest.mark.parametrize(("skip", "limit", "expected"), [(0, 0, 0), (3, None, 0), (2, 5, 1), (0, 2, 2)])
 async def test_a_page_may_lie_beyond_the_end(ledger: Ledger, skip: int, limit: int | None, expected: int) -> None:
     await ledger.lots.add_batch([order_lot("o", account=account_of("shop", name)) for name in "abc"])
