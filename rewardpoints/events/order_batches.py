@@ -103,7 +103,7 @@ class OrderBatches:
     """Turns batches of order records into lots. Applying a batch again changes nothing.
 
     ``replay``: the id of the replay that they are part of; ``compare``: whether duplicates are told from differing
-    ones here.
+    ones here; ``part_records``: how many records go to the ledger at once.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class OrderBatches:
         clock: Clock,
         replay: str | None = None,
         compare: bool = True,
+        part_records: int = PART_RECORDS,
     ) -> None:
         self._lots = lots
         self._tombstones = tombstones
@@ -122,6 +123,7 @@ class OrderBatches:
         self._clock = clock
         self._replay = replay
         self._compare = compare
+        self._part_records = part_records
 
     async def apply(self, records: Sequence[Record]) -> AppliedOrders:
         """Add the lots of a batch. What is rejected is only told: the caller decides what becomes of it.
@@ -156,8 +158,8 @@ class OrderBatches:
         before = 0
         adding: asyncio.Task[AddedLots] | None = None
         try:
-            for start in range(0, len(records), PART_RECORDS):
-                part = records[start : start + PART_RECORDS]
+            for start in range(0, len(records), self._part_records):
+                part = records[start : start + self._part_records]
                 if adding is not None:
                     await asyncio.wait({adding}, timeout=SENDING_SECONDS)
                 outcomes = await derive(part, self._settings, recorded_at=recorded_at, replay=self._replay)

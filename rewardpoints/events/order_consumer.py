@@ -6,7 +6,7 @@ from rewardpoints.domain.earning import SkipReason
 from rewardpoints.domain.ports import Clock, LotBatches, SettingsReader, TombstoneWatch
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
-from rewardpoints.events.order_batches import OrderBatches
+from rewardpoints.events.order_batches import PART_RECORDS, OrderBatches
 from rewardpoints.events.records import Record
 from rewardpoints.telemetry import Metrics
 
@@ -24,8 +24,9 @@ class OrderConsumer(OrderBatches):
         flood_guard: FloodGuard,
         metrics: Metrics,
         clock: Clock,
+        part_records: int = PART_RECORDS,
     ) -> None:
-        super().__init__(lots, tombstones, settings, clock=clock)
+        super().__init__(lots, tombstones, settings, clock=clock, part_records=part_records)
         self._dead_letters = dead_letters
         self._flood_guard = flood_guard
         self._metrics = metrics

@@ -13,7 +13,6 @@ from rewardpoints.domain.lots import Lot
 from rewardpoints.domain.ports import AddedLots, SiteKey
 from rewardpoints.domain.site_settings import OrderValueBase, SettingsHistory, SiteSettings
 from rewardpoints.events import dead_letters as dead
-from rewardpoints.events import order_batches
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
 from rewardpoints.events.order_consumer import OrderConsumer
@@ -41,6 +40,7 @@ class House:
             flood_guard=FloodGuard(service or ServiceSettings()),
             metrics=self.metrics,
             clock=lambda: NOW,
+            part_records=250,
         )
 
     def count(self, name: str, **labels: str) -> float:
@@ -156,12 +156,6 @@ async def test_a_dead_letter_that_cannot_be_published_stops_the_batch(house: Hou
 ACCOUNT = Account("acme/C1")
 
 
-@pytest.fixture
-def parts_of_250(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order_batches, "PART_RECORDS", 250)
-
-
-@pytest.mark.usefixtures("parts_of_250")
 async def test_a_large_batch_goes_in_parts_and_counts_as_one(house: House) -> None:
     house.lots.never_taken = {"O300", "O600"}
     values = [order_bytes(f"O{number}") for number in range(700)]
@@ -181,7 +175,6 @@ async def test_a_large_batch_goes_in_parts_and_counts_as_one(house: House) -> No
     assert house.lots.stored[lots[added.already_there[0]].id].points == 100
 
 
-@pytest.mark.usefixtures("parts_of_250")
 async def test_nothing_of_a_batch_is_on_its_way_when_it_has_failed(house: House) -> None:
     add_batch, released = house.lots.add_batch, asyncio.Event()
     under_way = 0
@@ -213,7 +206,6 @@ async def test_nothing_of_a_batch_is_on_its_way_when_it_has_failed(house: House)
     assert len(house.lots.orders) == 250
 
 
-@pytest.mark.usefixtures("parts_of_250")
 async def test_a_part_that_the_ledger_refuses_fails_the_batch(house: House) -> None:
     house.lots.outage.fail_next = 1
     batch = records(*(order_bytes(f"O{number}") for number in range(600)))

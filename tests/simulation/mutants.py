@@ -110,7 +110,7 @@ def tombstones_before_insert_only(patch: pytest.MonkeyPatch) -> None:
 
     _without_late_looks(patch)
     patch.setattr(OrderConsumer, "handle", early)
-    patch.setattr(OrderConsumer, "_remove_erased", nothing)
+    patch.setattr(OrderConsumer, "_remove", nothing)
 
 
 def chargeback_in_any_state(patch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,9 @@ KAFKA = KafkaSettings(
 )
 SERVICE = ServiceSettings(retry_max_seconds=3, relay_poll_seconds=2, relay_lease_seconds=10)
 SITE_SETTINGS = SiteSettingsSettings.model_validate({"cache_seconds": 300})
+PART_RECORDS = 3
+"""Of a batch, so many go to the ledger at once: few, so that most batches have several parts."""
+
 POLL_SECONDS = 0.3
 TRANSACTIONS_OF_THE_DEAD_SECONDS = 15.0
 Result = TypeVar("Result")
@@ -131,6 +134,7 @@ def start(world: Surroundings, name: str, *, worker: bool) -> Service:
             flood_guard=FloodGuard(SERVICE),
             metrics=metrics,
             clock=world.now,
+            part_records=PART_RECORDS,
         )
         subscribe(ORDERS, orders.handle, one_by_one=False)
         relay = Relay(

@@ -12,14 +12,12 @@ PARTS = 6
 MOST_SEEDS_TO_FIND = 600
 
 FOUND_BY = {
-    "draw_without_condition": 17,
+    "draw_without_condition": 5,
     "commit_before_write": 16,
-    "published_before_ack": 6,
-    "tombstones_before_insert_only": 288,
-    "unknown_commit_is_a_failure": 119,
-    "erase_without_second_look": 29,
-    "one_tombstone_for_a_long_erasure": 7,
-    "batch_stops_at_a_duplicate": 6,
+    "published_before_ack": 4,
+    "tombstones_before_insert_only": 87,
+    "unknown_commit_is_a_failure": 55,
+    "one_tombstone_for_a_long_erasure": 8,
     "outage_swallowed": 6,
     "dead_letter_dropped": 16,
 }
