@@ -135,7 +135,7 @@ def lot_id(account: Account, kind: LotKind, source_id: str) -> str:
     return entry_id(account, kind, source_id)
 
 
-def spend_order(lot: Lot) -> tuple[datetime, datetime, str]:
+def spend_order(lot: LotSummary) -> tuple[datetime, datetime, str]:
     """Sort key: the points that expire first are spent first."""
     return lot.valid_until, lot.created_at, lot.id
 
@@ -145,7 +145,7 @@ def active_points(lots: Iterable[LotSummary], now: datetime) -> int:
     return sum(lot.remaining for lot in lots if lot.is_valid_at(now))
 
 
-def plan_draws(lots: Sequence[Lot], points: int, now: datetime) -> tuple[Draw, ...]:
+def plan_draws(lots: Sequence[LotSummary], points: int, now: datetime) -> tuple[Draw, ...]:
     """The draws that take ``points`` (> 0) from the lots valid at ``now``, earliest expiry first.
 
     Raises:

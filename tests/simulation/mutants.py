@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
-from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable
-from rewardpoints.domain.lots import Lot
+from rewardpoints.domain.lots import Draw, Lot, LotSummary
 from rewardpoints.domain.redemptions import Redemption, RedemptionIntent
 from rewardpoints.events.dead_letters import DeadLetters, Rejection
 from rewardpoints.events.order_consumer import OrderConsumer
@@ -22,7 +21,7 @@ from rewardpoints.events.relay import CouponRequestPublisher
 from rewardpoints.ledger import redemptions, spending
 from rewardpoints.ledger.accounts import Accounts
 from rewardpoints.ledger.documents import lot_document
-from rewardpoints.ledger.driver import driver_errors
+from rewardpoints.ledger.driver import Document, driver_errors
 from rewardpoints.ledger.redemptions import Redemptions
 from rewardpoints.ledger.spending import Spending
 from rewardpoints.ledger.tombstones import Look
@@ -45,9 +44,9 @@ def draw_without_condition(patch: pytest.MonkeyPatch) -> None:
     """A draw writes what it computed whatever the lot has become; reads outside its snapshot make that matter."""
     reads_outside_the_transaction(patch)
 
-    def update(lot: Lot, draw: Any) -> UpdateOne:
+    def update(account: Account, lot: LotSummary, draw: Draw) -> tuple[Document, Document]:
         left = lot.remaining - draw.points
-        return UpdateOne({"_id": lot.id, "account": lot.account}, {"$set": {"remaining": left, "open": left > 0}})
+        return {"_id": lot.id, "account": account}, {"$set": {"remaining": left, "open": left > 0}}
 
     patch.setattr(spending, "_update", update)
 
