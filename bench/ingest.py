@@ -18,7 +18,7 @@ from rewardpoints.ledger.documents import lot_document
 from tests.e2e.stack import Stack
 
 BATCH = 1_000
-"""Documents of an insert: the most records a worker takes at once by default."""
+"""Documents of a raw insert; the worker inserts up to 500 at once, while it makes the next ones."""
 
 
 async def ingest(bench: Bench) -> Outcome:
@@ -52,7 +52,7 @@ async def ingest(bench: Bench) -> Outcome:
 
 def _ingest_rows(bench: Bench, rounds: Rounds) -> list[Row]:
     sizes = bench.sizes
-    note = f"{sizes.events} orders of 300 bytes a round, batches of at most {BATCH}"
+    note = f"{sizes.events} orders of 300 bytes a round; raw: {BATCH} documents at once"
     worker_us = rounds.values("worker", "cpu_us")
     return [
         Row(

@@ -38,7 +38,7 @@ class Sizes:
 FULL = Sizes(
     rounds=5,
     events=24_000,
-    plain_events=2_000,
+    plain_events=1_000,
     real_events=6_000,
     http_seconds=4,
     http_warm_up_seconds=2,
