@@ -19,8 +19,8 @@ from rewardpoints.events.records import Record
 PART_RECORDS: Final = 500
 """Of a batch, so many at once: smaller inserts cost both sides more than what they gain by overlapping."""
 
-SENDING_SECONDS: Final = 0.001
-"""How long a part may take to be on its way before the next one is derived, which lets nothing else run."""
+RECORDS_AT_A_TIME: Final = 50
+"""So many are derived before other work of the process gets its turn: above all sending the part before, heartbeats."""
 
 Outcome = Lot | Skipped | RecordRejected
 """What a record comes to."""
@@ -160,9 +160,11 @@ class OrderBatches:
         try:
             for start in range(0, len(records), self._part_records):
                 part = records[start : start + self._part_records]
-                if adding is not None:
-                    await asyncio.wait({adding}, timeout=SENDING_SECONDS)
-                outcomes = await derive(part, self._settings, recorded_at=recorded_at, replay=self._replay)
+                outcomes: list[Outcome] = []
+                for position in range(0, len(part), RECORDS_AT_A_TIME):
+                    await asyncio.sleep(0)
+                    some = part[position : position + RECORDS_AT_A_TIME]
+                    outcomes += await derive(some, self._settings, recorded_at=recorded_at, replay=self._replay)
                 # Old records that come once more are not even tried: who tries may die before its look after them
                 await self._tombstones.ensure_fresh()
                 if adding is not None:

@@ -23,6 +23,8 @@ IDS_PER_READ: Final = 100
 
 MAX_REASON_LENGTH: Final = 300
 
+_ERASING: Final = {"account": 1, "points": 1, "remaining": 1, "createdAt": 1}
+
 # What a server answers when something within a command is unusable: bad value, unparsable, wrong type, invalid BSON,
 # too long, too large, failed validation. Only these are looked for record by record; all else is not a record's fault.
 _UNUSABLE_INPUT: Final = frozenset({2, 9, 14, 16, 22, 121, 10334, 17280})
@@ -36,11 +38,16 @@ class _Outcome:
 
 
 class LotBatches:
-    """Adds the lots of orders; implements the port of the same name."""
+    """Adds the lots of orders; implements the port of the same name.
+
+    Lots that are there already cost a server more to refuse than to find. So after a batch that was mostly there, as in
+    a replay, the next one is looked for first, and only what is missing is inserted.
+    """
 
     def __init__(self, database: Database, accounts: Accounts) -> None:
         self._lots: Collection = database.lots
         self._accounts = accounts
+        self._mostly_there = False
 
     async def add_batch(self, lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
         """Insert ``lots`` in one unordered bulk write; see the port.
@@ -52,11 +59,20 @@ class LotBatches:
             LedgerUnavailable: some may have been added; adding the same batch again completes it.
         """
         outcome = _Outcome()
-        if lots:
-            documents = [lot_document(lot) for lot in lots]
-            await self._insert(documents, range(len(documents)), outcome)
-        differing = await self._differing(lots, sorted(outcome.already_there)) if compare else []
+        known = await self._known([lot.id for lot in lots], compare=compare) if self._mostly_there else {}
+        missing = [position for position, lot in enumerate(lots) if lot.id not in known]
+        outcome.already_there += [position for position, lot in enumerate(lots) if lot.id in known]
+        if missing:
+            await self._insert([lot_document(lots[position]) for position in missing], missing, outcome)
+        self._mostly_there = 2 * len(outcome.already_there) > len(lots)
+        differing = await self._differing(lots, sorted(outcome.already_there), known) if compare else []
         return AddedLots(sorted(outcome.added), sorted(outcome.already_there), differing, outcome.rejected)
+
+    async def _known(self, lot_ids: Sequence[str], *, compare: bool) -> Mapping[str, Lot | None]:
+        """Those of the lots that exist; what they are only where they are compared."""
+        if compare:
+            return await self.find_all(lot_ids)
+        return {document["_id"]: None for document in await self._find(lot_ids, {"_id": 1})}
 
     async def find_all(self, lot_ids: Sequence[str]) -> Mapping[str, Lot]:
         """Those of the lots that exist, by id; one query for every hundred.
@@ -64,13 +80,14 @@ class LotBatches:
         Raises:
             LedgerUnavailable
         """
-        found: dict[str, Lot] = {}
+        return {document["_id"]: lot_from(document) for document in await self._find(lot_ids)}
+
+    async def _find(self, lot_ids: Sequence[str], fields: Mapping[str, int] | None = None) -> list[Document]:
+        found: list[Document] = []
         for start in range(0, len(lot_ids), IDS_PER_READ):
+            wanted = {"_id": {"$in": list(lot_ids[start : start + IDS_PER_READ])}}
             with driver_errors():
-                documents = await self._lots.find(
-                    {"_id": {"$in": list(lot_ids[start : start + IDS_PER_READ])}}
-                ).to_list(None)
-            found.update((document["_id"], lot_from(document)) for document in documents)
+                found += await self._lots.find(wanted, fields).to_list(None)
         return found
 
     async def delete_erased(self, lots: Sequence[Lot], tombstones: Sequence[Tombstone]) -> int:
@@ -82,10 +99,10 @@ class LotBatches:
             LedgerUnavailable: call it again.
         """
         erased_at = {tombstone.account: tombstone.erased_at for tombstone in tombstones}
-        erased = [lot for lot in lots if lot.account in erased_at and lot.created_at <= erased_at[lot.account]]
-        if not erased:
+        ids = [lot.id for lot in lots if lot.account in erased_at and lot.created_at <= erased_at[lot.account]]
+        if not ids:
             return 0
-        stored = [lot for lot in await self._stored(erased) if lot["createdAt"] <= erased_at[lot["account"]]]
+        stored = [lot for lot in await self._find(ids, _ERASING) if lot["createdAt"] <= erased_at[lot["account"]]]
         whole = [lot for lot in stored if not _is_drawn(lot)]
         drawn = {lot["account"] for lot in stored if _is_drawn(lot)}
         if whole:
@@ -95,21 +112,11 @@ class LotBatches:
             if result.deleted_count < len(whole):
                 # Drawn on since the look, or gone before: erased, or deleted by a try whose answer was lost. Of an
                 # account that is done with nothing may be erased again: it may be in use since.
-                drawn |= {lot["account"] for lot in await self._stored(erased) if _is_drawn(lot)}
+                drawn |= {lot["account"] for lot in await self._find(ids, _ERASING) if _is_drawn(lot)}
         for account in sorted(drawn):
             logger.warning("erased_again", reason="a lot of before the erasure was drawn on")
             await self._accounts.erase(account)
         return len(stored)
-
-    async def _stored(self, lots: Sequence[Lot]) -> list[Document]:
-        stored: list[Document] = []
-        for start in range(0, len(lots), IDS_PER_READ):
-            ids = [lot.id for lot in lots[start : start + IDS_PER_READ]]
-            with driver_errors():
-                stored += await self._lots.find(
-                    {"_id": {"$in": ids}}, {"account": 1, "points": 1, "remaining": 1, "createdAt": 1}
-                ).to_list(None)
-        return stored
 
     async def _insert(self, documents: Sequence[Document], positions: Sequence[int], outcome: _Outcome) -> None:
         try:
@@ -129,8 +136,11 @@ class LotBatches:
         else:
             outcome.added.extend(positions)
 
-    async def _differing(self, lots: Sequence[Lot], duplicates: Sequence[int]) -> list[int]:
-        stored = await self.find_all([lots[position].id for position in duplicates])
+    async def _differing(
+        self, lots: Sequence[Lot], duplicates: Sequence[int], known: Mapping[str, Lot | None]
+    ) -> list[int]:
+        stored = {lot_id: lot for lot_id, lot in known.items() if lot is not None}
+        stored |= await self.find_all([lots[position].id for position in duplicates if lots[position].id not in stored])
         # One that has gone meanwhile was erased: there is nothing to differ from
         return [
             position

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -165,19 +165,54 @@ async def test_a_lot_that_another_deleted_first_has_nothing_erased_again(
     before = order_lot("before", 10, created_at=tombstone.erased_at)
     after = order_lot("after", 7, created_at=tombstone.erased_at + timedelta(milliseconds=1))
     await ledger.lots.add_batch([before, after])
-    look = ledger.lots._stored
+    look = ledger.lots._find
     async with another() as second:
 
-        async def overtaken(lots: Sequence[Lot]) -> Any:
+        async def overtaken(lot_ids: Sequence[str], fields: Mapping[str, int] | None = None) -> Any:
             monkeypatch.undo()
-            found = await look(lots)
+            found = await look(lot_ids, fields)
             assert await second.lots.delete_erased([before], [tombstone]) == 1
             return found
 
-        monkeypatch.setattr(ledger.lots, "_stored", overtaken)
+        monkeypatch.setattr(ledger.lots, "_find", overtaken)
         await ledger.lots.delete_erased([before], [tombstone])
     assert await ledger.accounts.balance(ACCOUNT, tombstone.erased_at) == 7
     assert await ledger.tombstones.since(None) == [tombstone]
+
+
+@pytest.mark.parametrize("compare", [True, False])
+async def test_after_a_batch_that_was_there_the_next_is_looked_for_first(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, *, compare: bool
+) -> None:
+    inserted: list[int] = []
+    insert = ledger.lots._insert
+
+    async def counted(documents: Sequence[Any], *rest: Any) -> None:
+        inserted.append(len(documents))
+        await insert(documents, *rest)
+
+    monkeypatch.setattr(ledger.lots, "_insert", counted)
+    lots = [order_lot(f"o{number}", 10 + number) for number in range(120)]
+    for _ in range(3):
+        again = await ledger.lots.add_batch(lots, compare=compare)
+    assert (again.added, again.already_there, again.differing) == ([], list(range(120)), [])
+    assert inserted == [120, 120], "what the second try found there, the third does not insert"
+
+    other, new = order_lot("o7", 1), order_lot("new", 5)
+    mixed = await ledger.lots.add_batch([*lots[:60], other, new, new, altered(new, points=6)], compare=compare)
+    assert mixed.added == [61]
+    assert mixed.already_there == [*range(61), 62, 63]
+    assert mixed.differing == ([60, 63] if compare else [])
+    assert inserted[2:] == [3]
+
+    fresh = await ledger.lots.add_batch([order_lot(f"f{number}") for number in range(9)], compare=compare)
+    assert fresh.added == list(range(9))
+    assert (await ledger.lots.add_batch(lots[:2], compare=compare)).already_there == [0, 1]
+    assert inserted[3:] == [9, 2], "after a batch that was new nothing is looked for"
+    assert {lot.id: lot.points for lot in await stored_lots(ledger) if lot.id in {other.id, new.id}} == {
+        other.id: 17,
+        new.id: 5,
+    }
 
 
 async def test_nothing_is_deleted_without_a_tombstone(ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ from rewardpoints.domain.site_settings import OrderValueBase, SettingsHistory, S
 from rewardpoints.events import dead_letters as dead
 from rewardpoints.events.dead_letters import DeadLetters
 from rewardpoints.events.flood_guard import FloodGuard
+from rewardpoints.events.order_batches import RECORDS_AT_A_TIME
 from rewardpoints.events.order_consumer import OrderConsumer
 from rewardpoints.events.records import Record
 from rewardpoints.settings import ServiceSettings
@@ -191,14 +192,17 @@ async def test_nothing_of_a_batch_is_on_its_way_when_it_has_failed(house: House)
         asyncio.get_running_loop().call_later(0.05, released.set)
         raise LedgerUnavailable("gone")
 
-    histories = house.settings.histories
+    histories, calls = house.settings.histories, 0
 
-    async def first_only(needed: Mapping[SiteKey, datetime]) -> Mapping[SiteKey, SettingsHistory]:
-        house.settings.histories = no_settings  # type: ignore[assignment,method-assign]  # the fault is planted
+    async def of_the_first_part(needed: Mapping[SiteKey, datetime]) -> Mapping[SiteKey, SettingsHistory]:
+        nonlocal calls
+        calls += 1
+        if calls == 250 // RECORDS_AT_A_TIME:
+            house.settings.histories = no_settings  # type: ignore[assignment,method-assign]  # the fault is planted
         return await histories(needed)
 
     house.lots.add_batch = slow  # type: ignore[method-assign]  # only slower
-    house.settings.histories = first_only  # type: ignore[method-assign]  # the fault comes with the second part
+    house.settings.histories = of_the_first_part  # type: ignore[method-assign]  # the fault comes with the second part
     with pytest.raises(LedgerUnavailable, match="gone"):
         await house.consumer.apply(records(*(order_bytes(f"O{number}") for number in range(300))))
     assert released.is_set()
