@@ -12,12 +12,13 @@ PARTS = 6
 MOST_SEEDS_TO_FIND = 600
 
 FOUND_BY = {
-    "draw_without_condition": 5,
-    "commit_before_write": 16,
-    "published_before_ack": 4,
-    "tombstones_before_insert_only": 87,
-    "unknown_commit_is_a_failure": 55,
-    "one_tombstone_for_a_long_erasure": 8,
+    "draw_without_condition": 7,
+    "commit_before_write": 6,
+    "published_before_ack": 11,
+    "tombstones_before_insert_only": 33,
+    "unknown_commit_is_a_failure": 2,
+    "erase_without_second_look": 57,
+    "batch_stops_at_a_duplicate": 6,
     "outage_swallowed": 6,
     "dead_letter_dropped": 16,
 }
