@@ -78,7 +78,7 @@ class KafkaSettings(BaseSettings):
 
     group_id: str = Field("rewardpoints", min_length=1)
     group_instance_id: str | None = Field(None, description="static membership; a stable name for each process")
-    max_batch_records: int = Field(2000, ge=1, le=10_000)
+    max_batch_records: int = Field(1000, ge=1, le=10_000)
     linger_ms: int = Field(20, ge=1, le=5000, description="how long an empty poll waits")
     partition_fetch_bytes: int | None = Field(
         None, ge=65_536, le=67_108_864, description="bytes held ready of each partition; default: two largest messages"

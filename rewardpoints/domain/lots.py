@@ -99,6 +99,9 @@ class Lot(LotSummary, frozen=True, kw_only=True, eq=False, gc=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lot) and _compared(self) == _compared(other)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # the Struct's own asks nobody
+
     def __hash__(self) -> int:
         return hash(self.id)
 

@@ -59,7 +59,7 @@ class LotBatches(Protocol):
     """What the order consumer needs of the ledger."""
 
     async def add_batch(self, lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
-        """Insert lots in one unordered bulk write; those whose id exists are left as they are.
+        """Insert lots, each by itself; those whose id exists are left as they are.
 
         With ``compare`` the stored lots of the duplicates are read to tell the differing ones.
         """

@@ -1,4 +1,4 @@
-"""Order batches: records become lots in one bulk write, and nothing of an erased customer stays."""
+"""Order batches: records become lots in a bulk write or two, and nothing of an erased customer stays."""
 
 import asyncio
 from collections import Counter
@@ -153,7 +153,7 @@ class OrderBatches:
 
         Parts are added one after another, so that of two records of one order the first counts.
         """
-        batch, recorded_at = _Sorted(), self._clock()
+        batch = _Sorted()
         parts: list[tuple[int, AddedLots]] = []
         before = 0
         adding: asyncio.Task[AddedLots] | None = None
@@ -161,19 +161,24 @@ class OrderBatches:
             for start in range(0, len(records), self._part_records):
                 part = records[start : start + self._part_records]
                 outcomes: list[Outcome] = []
+                recorded_at = self._clock()
                 for position in range(0, len(part), RECORDS_AT_A_TIME):
                     await asyncio.sleep(0)
                     some = part[position : position + RECORDS_AT_A_TIME]
                     outcomes += await derive(some, self._settings, recorded_at=recorded_at, replay=self._replay)
-                # Old records that come once more are not even tried: who tries may die before its look after them
-                await self._tombstones.ensure_fresh()
                 if adding is not None:
                     parts.append((before, await adding))
+                # Old records that come once more are not even tried: who tries may die before its look after them
+                await self._tombstones.ensure_fresh()
                 before = len(batch.lots)
                 self._sort(part, outcomes, batch)
                 adding = asyncio.create_task(self._lots.add_batch(batch.lots[before:], compare=self._compare))
             if adding is not None:
                 parts.append((before, await adding))
+        except asyncio.CancelledError:
+            if adding is not None:
+                adding.cancel()
+            raise
         finally:
             if adding is not None:  # nothing of a part may be on its way when the batch is tried again
                 await asyncio.gather(adding, return_exceptions=True)

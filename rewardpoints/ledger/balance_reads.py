@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,12 @@ READS_AT_ONCE: Final = 2
 """Reads under way; who asks meanwhile waits for one of them, and shares the next with all who wait."""
 
 ACCOUNTS_PER_READ: Final = 50
+
+SLOW_SECONDS: Final = 1.0
+"""After this a read no longer holds up others: its connection may have fallen silent, theirs need not have."""
+
+LOTS_PER_ANSWER: Final = 10_000
+"""An answer holds 101 by default; what comes after is a round trip more, of another moment, and is never retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +52,32 @@ class BalanceReads:
         """
         if self._under_way < READS_AT_ONCE:
             self._under_way += 1
-            try:
+            with self._place():
                 return await self._read_one(account, now)
-            finally:
-                self._pass_on()
         asked = _Asked(account, now, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         return await asked.answer
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold one of the places of reads under way, for as long as ``SLOW_SECONDS`` at most."""
+        held = True
+
+        def pass_on() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._pass_on()
+
+        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, pass_on, context=Context())
+        try:
+            yield
+        finally:
+            slow.cancel()
+            pass_on()
+
     def _pass_on(self) -> None:
-        """A read has ended: the next one is for those who wait, if anybody does."""
+        """A place is free: the next read is for those who wait, if anybody does."""
         waiting = [one for one in self._waiting if not one.answer.done()]  # the others were cancelled
         part, self._waiting = waiting[:ACCOUNTS_PER_READ], waiting[ACCOUNTS_PER_READ:]
         if not part:
@@ -67,7 +90,8 @@ class BalanceReads:
 
     async def _answer(self, part: Sequence[_Asked]) -> None:
         try:
-            points = await self._read(part)
+            with self._place():
+                points = await self._read(part)
         except asyncio.CancelledError:
             for one in part:
                 one.answer.cancel()
@@ -80,8 +104,6 @@ class BalanceReads:
             for one, remaining in zip(part, points, strict=True):
                 if not one.answer.done():
                     one.answer.set_result(remaining)
-        finally:
-            self._pass_on()
 
     async def _read_one(self, account: Account, now: datetime) -> int:
         found = await self._find({"account": account}, now, {"remaining": 1, "_id": 0})
@@ -104,5 +126,6 @@ class BalanceReads:
         ]
 
     async def _find(self, wanted: Document, now: datetime, fields: dict[str, Any]) -> list[Document]:
+        valid = {**wanted, "open": True, "validUntil": {"$gt": now}}
         with driver_errors():
-            return await self._lots.find({**wanted, "open": True, "validUntil": {"$gt": now}}, fields).to_list(None)
+            return await self._lots.find(valid, fields).batch_size(LOTS_PER_ANSWER).to_list(None)

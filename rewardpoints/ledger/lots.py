@@ -50,7 +50,7 @@ class LotBatches:
         self._mostly_there = False
 
     async def add_batch(self, lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
-        """Insert ``lots`` in one unordered bulk write; see the port.
+        """Insert ``lots`` in one unordered bulk write, or what is missing of them; see the port.
 
         Where the batch is refused as a whole it is halved until what is refused stands alone: one unusable lot costs
         about 2 log2(n) writes and no other lot.
@@ -64,7 +64,8 @@ class LotBatches:
         outcome.already_there += [position for position, lot in enumerate(lots) if lot.id in known]
         if missing:
             await self._insert([lot_document(lots[position]) for position in missing], missing, outcome)
-        self._mostly_there = 2 * len(outcome.already_there) > len(lots)
+        if lots:
+            self._mostly_there = 2 * len(outcome.already_there) > len(lots)
         differing = await self._differing(lots, sorted(outcome.already_there), known) if compare else []
         return AddedLots(sorted(outcome.added), sorted(outcome.already_there), differing, outcome.rejected)
 

@@ -127,6 +127,13 @@ async def test_a_page_may_lie_beyond_the_end(ledger: Ledger, skip: int, limit: i
     assert len([one async for one in ledger.accounts.summary_histories("shop", skip=skip, limit=limit)]) == expected
 
 
+async def test_balances_of_more_lots_than_an_answer_holds_by_default(ledger: Ledger) -> None:
+    accounts = [account_of("shop", f"c{number}") for number in range(12)]
+    lots = [order_lot(f"o{n}", 1, account=account) for account in accounts for n in range(30)]
+    await ledger.lots.add_batch(lots)
+    assert await asyncio.gather(*(ledger.accounts.balance(account, now()) for account in accounts)) == [30] * 12
+
+
 async def test_an_account_with_redemptions_only_exists(ledger: Ledger) -> None:
     await ledger.lots.add_batch([order_lot("o1")])
     await ledger.redemptions.redeem(an_intent(10))

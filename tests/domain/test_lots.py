@@ -1,11 +1,25 @@
 from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardpoints.domain.errors import TooFewPoints, TooManyLots
-from rewardpoints.domain.lots import MAX_LOTS_PER_REDEMPTION, Draw, Lot, active_points, drawn, plan_draws, spend_order
+from rewardpoints.domain.lots import (
+    MAX_LOTS_PER_REDEMPTION,
+    Draw,
+    Earned,
+    Lot,
+    LotKind,
+    Origin,
+    active_points,
+    drawn,
+    plan_draws,
+    spend_order,
+)
+from tests.altered import altered
 from tests.domain.builders import NOON, a_lot
 
 DAY = timedelta(days=1)
@@ -96,3 +110,30 @@ def test_a_lot_gives_no_more_than_it_has(points: int) -> None:
 def test_a_draw_is_taken_from_its_own_lot() -> None:
     with pytest.raises(ValueError, match="cannot be taken"):
         drawn(a_lot("a", 10), Draw(a_lot("b", 10).id, 1))
+
+
+OTHERS: dict[str, Any] = {
+    **dict.fromkeys(("id", "account", "source_id", "public_id", "reference_id", "description", "site_code"), "other"),
+    **dict.fromkeys(("points", "remaining"), 7),
+    **dict.fromkeys(("created_at", "valid_until"), NOON + 9 * DAY),
+    "kind": LotKind.CHARGEBACK,
+    "earned": Earned(rule="r", base="b", factor=Decimal(1), value=Decimal(1), currency=None, settings_version=1),
+}
+NOT_COMPARED: dict[str, Any] = {
+    "recorded_at": NOON + 9 * DAY,
+    "origin": Origin(topic="t", partition=0, offset=1),
+    "fingerprint": "other",
+}
+
+
+def test_lots_are_equal_where_all_but_how_they_came_is() -> None:
+    lot = a_lot("a", 10)
+    assert {*OTHERS, *NOT_COMPARED} == set(Lot.__struct_fields__)
+    for field, other in OTHERS.items():
+        changed = altered(lot, **{field: other})
+        assert changed != lot, field
+        assert not changed == lot, field  # noqa: SIM201 - both are asked
+    same = altered(lot, **NOT_COMPARED)
+    assert same == lot
+    assert not same != lot  # noqa: SIM202 - both are asked
+    assert hash(same) == hash(lot)

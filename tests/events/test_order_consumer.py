@@ -210,6 +210,26 @@ async def test_nothing_of_a_batch_is_on_its_way_when_it_has_failed(house: House)
     assert len(house.lots.orders) == 250
 
 
+async def test_nothing_of_a_batch_is_on_its_way_when_it_was_cancelled(house: House) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(lots: Sequence[Lot], *, compare: bool = True) -> AddedLots:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError(f"{len(lots)} lots, compare={compare}")
+
+    house.lots.add_batch = endless  # type: ignore[method-assign]  # it only ends when it is cancelled
+    applying = asyncio.create_task(house.consumer.apply(records(*(order_bytes(f"O{number}") for number in range(300)))))
+    await begun.wait()
+    applying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await applying
+    assert ended.is_set()
+
+
 async def test_a_part_that_the_ledger_refuses_fails_the_batch(house: House) -> None:
     house.lots.outage.fail_next = 1
     batch = records(*(order_bytes(f"O{number}") for number in range(600)))

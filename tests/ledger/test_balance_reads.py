@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from pymongo.errors import AutoReconnect
@@ -11,6 +11,7 @@ from pymongo.errors import AutoReconnect
 from rewardpoints.domain.accounts import Account
 from rewardpoints.domain.errors import LedgerUnavailable
 from rewardpoints.ledger.balance_reads import ACCOUNTS_PER_READ, READS_AT_ONCE, BalanceReads
+from tests.contracts.ledgers import until
 
 NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
 
@@ -23,6 +24,9 @@ class Read:
         self.accounts: Sequence[str] = asked["$in"] if isinstance(asked, dict) else [asked]
         self.since: datetime = wanted["validUntil"]["$gt"]
         self.answer: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
+
+    def batch_size(self, _: int) -> Self:
+        return self
 
     async def to_list(self, _: None) -> list[dict[str, Any]]:
         return await self.answer
@@ -148,3 +152,22 @@ async def test_a_read_that_fails_is_told_to_all_who_share_it_and_the_next_one_wo
     for read in house.lots.reads[-READS_AT_ONCE:]:
         read.succeed()
     assert await asyncio.gather(*again) == list(FULL)
+
+
+async def test_a_read_that_hangs_holds_nobody_up_for_long(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewardpoints.ledger.balance_reads.SLOW_SECONDS", 0.01)
+    hanging = house.ask(*FULL)
+    await until(lambda: len(house.lots.reads) == READS_AT_ONCE)
+    late = house.ask(70, 80)
+    await until(lambda: sum(len(read.accounts) for read in house.lots.reads) == READS_AT_ONCE + 2)
+    for read in house.lots.reads[READS_AT_ONCE:]:
+        read.succeed()
+    assert await asyncio.gather(*late) == [70, 80]
+    for read in house.lots.reads[:READS_AT_ONCE]:
+        read.succeed()
+    assert await asyncio.gather(*hanging) == list(FULL)
+    again = await house.asked(*FULL, 90)  # and no place was given back twice
+    assert sum(not read.answer.done() for read in house.lots.reads) == READS_AT_ONCE
+    while not all(task.done() for task in again):
+        next(read for read in house.lots.reads if not read.answer.done()).succeed()
+        await house.settled()

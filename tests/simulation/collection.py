@@ -44,6 +44,9 @@ class SimulatedCursor:
         self._limit = most
         return self
 
+    def batch_size(self, _: int) -> "SimulatedCursor":
+        return self
+
     async def to_list(self, _: None) -> list[Document]:
         collection, session = self._collection, self._session
 

@@ -13,12 +13,13 @@ MOST_SEEDS_TO_FIND = 600
 
 FOUND_BY = {
     "draw_without_condition": 7,
-    "commit_before_write": 6,
+    "commit_before_write": 13,
     "published_before_ack": 11,
     "tombstones_before_insert_only": 33,
     "unknown_commit_is_a_failure": 2,
     "erase_without_second_look": 57,
-    "batch_stops_at_a_duplicate": 6,
+    "one_tombstone_for_a_long_erasure": 32,
+    "batch_stops_at_a_duplicate": 11,
     "outage_swallowed": 6,
     "dead_letter_dropped": 16,
 }
