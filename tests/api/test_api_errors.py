@@ -112,7 +112,7 @@ async def test_the_largest_body_fits(fake_api: Api) -> None:
 
 
 async def test_a_ledger_that_is_down(fake_api: Api) -> None:
-    for method in ("balance", "history", "add", "open", "erase", "count"):
+    for method in ("balance", "summary_history", "add", "open", "erase", "count"):
         fake_api.server.faults.plant(f"accounts.{method}", LedgerUnavailable("secret host name"))
     requests: list[tuple[str, str, Any]] = [
         ("GET", "/reward-points/customer/c1", None),
