@@ -21,10 +21,13 @@ from bench.workers import worker_rate
 from tests.e2e.stack import Stack, until
 
 TICK_SECONDS: Final = 0.005
-PROBE_SECONDS: Final = 0.05
+PROBE_SECONDS: Final = 0.2
 """Every so often an order of a new customer is looked for in the balance."""
 
-LOOK_SECONDS: Final = 0.002
+LOOK_SECONDS: Final = 0.004
+LOOK_SHARE: Final = 0.1
+"""Looks come less often the longer one waits: else a slow service is asked ever more, and by that alone stays slow."""
+
 WARM_UP_SHARE: Final = 0.1
 PATIENCE_SECONDS: Final = 60.0
 _FOUND, _NOT_YET = 200, 404
@@ -81,7 +84,8 @@ def _rows(offered: Offered, rate: float, cpu: float) -> list[Row]:
             unit="ms",
             values=[at_share(visible, 0.99)],
             goal=at_most(50),
-            note=f"{len(visible)} events, looked for every {LOOK_SECONDS * 1000:g} ms; {rate:,.0f} orders/s offered",
+            note=f"{len(visible)} events, looked for every {LOOK_SECONDS * 1000:g} ms, later every tenth of the wait; "
+            f"{rate:,.0f} orders/s offered",
         ),
         Row(key="visible_p50", title="the same, p50", unit="ms", values=[at_share(visible, 0.5)]),
         Row(
@@ -180,7 +184,8 @@ class OpenLoop:
         while (answer := (await connection.ask(request)))[0] != _FOUND:
             if answer[0] != _NOT_YET:
                 raise RuntimeError(f"a balance was answered with {answer[0]}")
-            await asyncio.sleep(LOOK_SECONDS)
+            waited = time.perf_counter() - sum(due)
+            await asyncio.sleep(max(LOOK_SECONDS, waited * LOOK_SHARE))
         offered.visible.append((due[1], time.perf_counter() - sum(due)))
         self._idle.append(connection)
 
