@@ -31,7 +31,7 @@ async def serve(settings: Settings, parts: Parts) -> None:
         service = Service(settings, parts)
         try:
             await service.start()
-            gc.freeze()  # what the start made stays: nothing is gained by pauses of 0.1 s to walk over it again
+            gc.freeze()  # what the start made stays: the collector need not walk over it again
             logger.info("started", url=service.http.url, parts=[name for name, on in asdict(parts).items() if on])
             await until_first(asked.wait(), service.wait_failed())
         finally:

@@ -55,7 +55,7 @@ def add_months(instant: datetime, months: int, zone: tzinfo) -> datetime:
     A day the target month lacks becomes its last day (31 Jan + 1 month = 28 or 29 Feb). A wall-clock time that a
     daylight-saving change skips moves forward by the gap; one that occurs twice is its first occurrence.
     """
-    if zone is UTC and instant.tzinfo is UTC:  # most sites': no wall clock differs, and it costs a third
+    if zone is UTC and instant.tzinfo is UTC:  # most sites': no wall clock differs
         day = _calendar_months_later(instant.date(), months)
         return to_milliseconds(instant.replace(year=day.year, month=day.month, day=day.day))
     local = instant.astimezone(zone)

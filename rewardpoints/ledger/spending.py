@@ -142,7 +142,7 @@ class Spending:
     async def _draw(self, redemption: Redemption, lots: list[LotSummary], session: Session) -> None:
         by_id = {lot.id: lot for lot in lots}
         updates = [_update(redemption.account, by_id[draw.lot], draw) for draw in redemption.draws]
-        if len(updates) == 1:  # as most are; the driver takes half as long for it as for a bulk write of one
+        if len(updates) == 1:  # as most are, and cheaper for the driver than a bulk write of one
             changed = (await self._database.lots.update_one(*updates[0], session=session)).matched_count
         else:
             bulk = [UpdateOne(*update) for update in updates]
