@@ -172,11 +172,14 @@ class AccountPages:
             after = {"$gt": keys[-1]["account"], "$lt": accounts[1]}
 
     async def _read_keys(self, collection: Collection, wanted: Mapping[str, Any]) -> list[Document]:
+        # Bounded on the server too: a read that is given up and tried again would go on beside its successor
+        milliseconds = int(self._database.operation_timeout_seconds * 1000)
         with driver_errors():
             return await (
                 collection.find(wanted, {"account": 1, "_id": 0})
                 .sort("account", 1)
                 .limit(self._keys_per_read)
+                .max_time_ms(milliseconds)
                 .to_list(None)
             )
 

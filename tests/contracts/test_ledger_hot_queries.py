@@ -16,7 +16,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from rewardpoints.domain.accounts import account_of
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger import driver
-from rewardpoints.ledger.account_pages import AccountPages
+from rewardpoints.ledger.account_pages import EVERY_ACCOUNT, AccountPages
 from rewardpoints.ledger.coupon_backlog import coupon_backlog
 from rewardpoints.ledger.documents import lot_document
 from rewardpoints.ledger.driver import Collection
@@ -164,16 +164,22 @@ def stages(plan: object) -> Iterator[str]:
             yield from stages(value)
 
 
-@pytest.mark.parametrize("name", HOT_QUERIES)
-async def test_no_hot_query_scans_a_collection(
-    mongodb_uri: str, database_name: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands = Commands()
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """What ledgers opened from here on send."""
+    sent = Commands()
 
     def observed(_: object) -> Any:
-        return lambda uri, **options: AsyncMongoClient(uri, event_listeners=[commands], **options)
+        return lambda uri, **options: AsyncMongoClient(uri, event_listeners=[sent], **options)
 
     monkeypatch.setattr(driver, "_client_class", observed)
+    return sent
+
+
+@pytest.mark.parametrize("name", HOT_QUERIES)
+async def test_no_hot_query_scans_a_collection(
+    mongodb_uri: str, database_name: str, name: str, commands: Commands
+) -> None:
     async with filled(mongodb_uri, database_name, 3 * 7) as ledger:
         commands.sent.clear()
         await HOT_QUERIES[name](ledger)
@@ -186,6 +192,17 @@ async def test_no_hot_query_scans_a_collection(
             condition = command.get("filter") or command.get("updates") or command.get("deletes")
             if not (embedded() and ("_id" in str(condition) or "$in" in str(condition))):
                 assert "COLLSCAN" not in found, command
+
+
+async def test_a_walk_that_is_given_up_ends_on_the_server_too(
+    mongodb_uri: str, database_name: str, commands: Commands
+) -> None:
+    async with filled(mongodb_uri, database_name, 1) as ledger:
+        commands.sent.clear()
+        assert len([one async for one in AccountPages(ledger.database).entries(EVERY_ACCOUNT)]) == 1
+        walks = [command for command in commands.sent if command.get("sort") == {"account": 1}]
+        bounds = {command["find"]: command.get("maxTimeMS") for command in walks}
+        assert bounds == dict.fromkeys(("lots", "redemptions"), ledger.database.operation_timeout_seconds * 1000)
 
 
 def plain(command: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class SimulatedCursor:
     def batch_size(self, _: int) -> "SimulatedCursor":
         return self
 
+    def max_time_ms(self, _: int) -> "SimulatedCursor":
+        return self
+
     async def to_list(self, _: None) -> list[Document]:
         collection, session = self._collection, self._session
 
