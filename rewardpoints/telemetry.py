@@ -35,7 +35,7 @@ class Metrics:
         self.consumption_paused = self._gauge("consumption_paused", "1 while a flood of bad records waits", "topic")
         self.commits_failed = self._counter("commits_failed", "Offset commits that failed, which is harmless", "topic")
         self.commits = self._counter("commits", "Offset commits", "topic")
-        self.batch_seconds = self._histogram("batch_seconds", "Time from poll to commit of a batch", "topic")
+        self.batch_seconds = self._histogram("batch_seconds", "Time from poll of a batch until it is handled", "topic")
         self.batch_records = Histogram(
             "batch_records",
             "Records of a batch",

@@ -98,6 +98,7 @@ class EventsProcess:
         logger.info("subscriber_reads", topic=subscriber.topic, group=subscriber.group)
         await cut_short(subscriber.watch_lag(), self._stopping, grace_seconds=0)
         self._reading.discard(subscriber.name)
+        await subscriber.settled()
         await broker.stop()
 
     async def _started(self, subscriber: RawSubscriber) -> RawKafkaBroker | None:

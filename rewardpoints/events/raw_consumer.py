@@ -1,7 +1,7 @@
 """A Kafka consumer that loses no record when reading fails half-way, and that is quiet while there is nothing."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -40,13 +40,14 @@ class ConsumerBroken(Exception):
 
 
 class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
-    """``AIOKafkaConsumer`` with six differences.
+    """``AIOKafkaConsumer`` with seven differences.
 
     * When ``getmany`` fails, records of other partitions may have been taken and dropped with their positions moved
       on (aiokafka's ``Fetcher.fetched_records``), and a record larger than the fetch size is stepped over. Before the
       next read every position goes back to what is committed, which is exactly what was handled.
     * aiokafka decodes header names and decompresses batches while it hands records out, and stops for good at what it
       cannot. Such a place is read again by ``salvage``, and an ``UndecodableRecord`` handed out for what is lost.
+    * ``commit`` may go on beside reading: going back waits for it.
     * An empty poll waits for at least ``IDLE_WAIT_MS``: FastStream sleeps after each empty poll, records or not.
     * ``stop`` is bounded: aiokafka's waits for a rebalance under way, which takes as long as other members like.
     * A write to a connection that is gone is a ``KafkaError`` (see ``lost_connections``), not the consumer's end.
@@ -61,6 +62,7 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
         super().__init__(*topics, **options)
         self._on_broken = on_broken
         self._must_rewind = False
+        self._committing = asyncio.Lock()
         tell_lost_connections(self._client)
         if empty_fetch_pause_ms:
             pace_empty_fetches(self._client, pause_seconds=empty_fetch_pause_ms / 1000)
@@ -92,6 +94,11 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
         if not records:
             self._check_alive()
         return records
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """As aiokafka's. It may go on beside ``getmany``, which goes back to nothing before it is through."""
+        async with self._committing:
+            await super().commit(offsets)
 
     async def stop(self) -> None:
         """Leave the group and disconnect, within twice ``LEAVE_TIMEOUT_SECONDS``."""
@@ -162,12 +169,13 @@ class RawConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no 
 
     async def _rewind(self) -> None:
         """Every assigned partition back to its committed offset; aiokafka's ``seek_to_committed`` skips offset 0."""
-        for partition in self.assignment():
-            committed = await self.committed(partition)
-            if committed is None:
-                await self.seek_to_beginning(partition)
-            else:
-                self.seek(partition, committed)
+        async with self._committing:  # what is being committed was handled
+            for partition in self.assignment():
+                committed = await self.committed(partition)
+                if committed is None:
+                    await self.seek_to_beginning(partition)
+                else:
+                    self.seek(partition, committed)
 
     def _check_alive(self) -> None:
         # aiokafka shows neither task publicly, and a consumer without them waits for records for ever

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -24,11 +23,12 @@ from tenacity.wait import wait_random_exponential
 
 from rewardpoints.domain.errors import LedgerBusy, LedgerUnavailable, RejectReason
 from rewardpoints.domain.ports import Clock
+from rewardpoints.events.batch_commits import BatchCommits
 from rewardpoints.events.connection import consumer_group
 from rewardpoints.events.flood_guard import FloodOfBadRecords
 from rewardpoints.events.lag_watch import LagWatch
 from rewardpoints.events.raw_message import decode, parse
-from rewardpoints.events.records import Record, UndecodableRecord
+from rewardpoints.events.records import Record
 from rewardpoints.events.waiting import pause
 from rewardpoints.settings import KafkaSettings
 from rewardpoints.telemetry import Metrics
@@ -41,7 +41,6 @@ OnFatal = Callable[[Exception], None]
 TRANSIENT: Final = (LedgerUnavailable, LedgerBusy, KafkaError, FloodOfBadRecords)
 """What passes by itself, or when somebody has mended it: the same batch is tried again until it does."""
 
-COMMIT_TIMEOUT_SECONDS: Final = 10.0
 FIRST_RETRY_SECONDS: Final = 0.2
 
 
@@ -57,8 +56,11 @@ class RawSubscriber:
       nothing more.
     * ``one_by_one``: ``handle`` gets one record at a time, so that a retry repeats one record and not the batch.
 
-    Set ``stopping`` before stopping the broker: the batch in flight is finished and committed, one that waits for a
-    retry is given up. Of a batch that is given up, what was handled before is committed, and nothing else.
+    What was handled is committed while the next batch is read and handled; who dies meanwhile gets both again.
+
+    Set ``stopping`` and wait until ``settled`` before stopping the broker: the batch in flight is finished and
+    committed, one that waits for a retry is given up. Of a batch that is given up, what was handled before is
+    committed, and nothing else.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class RawSubscriber:
         self._paused = False
         self._lag = LagWatch(topic, metrics, clock)
         self._subscriber: BatchSubscriber | None = None
+        self._commits = BatchCommits(topic, metrics)
 
     @property
     def group(self) -> str:
@@ -140,8 +143,11 @@ class RawSubscriber:
         # at 0, so that the first one is an increase too
         for reason in RejectReason:
             self._metrics.dead_letters.labels(self.topic, reason.value)
-        for counter in (self._metrics.batch_retries, self._metrics.commits_failed):
-            counter.labels(self.topic)
+        self._metrics.batch_retries.labels(self.topic)
+
+    async def settled(self) -> None:
+        """Until no commit is under way, within some seconds."""
+        await self._commits.settled()
 
     async def watch_lag(self) -> None:
         """Keep the metrics of how far it is behind, from when its broker has started until ``stopping`` is set."""
@@ -173,18 +179,22 @@ class RawSubscriber:
             self._given_up = True
             where = _begins(records)
             logger.exception("batch_failed_for_good", topic=self.topic, records=len(records), begins_at=where)
-            await self._commit(handled)
+            await self._commits.begin(self._consumer, handled)
+            await self._commits.settled()
             self._on_fatal(error)
             await self._stopping.wait()
             return
-        await self._commit(handled)
+        await self._commits.begin(self._consumer, handled)
         if len(handled) == len(records):
             self._measure(records, started)
         elif self._stopping.is_set():
             self._given_up = True
             logger.warning("batch_given_up", topic=self.topic, records=len(records) - len(handled))
         else:
+            await self._commits.settled()
             self._consumer.read_again()
+        if self._stopping.is_set():
+            await self._commits.settled()
 
     async def _handle_parts(self, records: Sequence[Record], handled: list[Record]) -> None:
         """Handle the records, and put those that are through into ``handled`` as it goes; stops where one is not."""
@@ -268,30 +278,6 @@ class RawSubscriber:
         consumer = self._consumer
         if consumer is not None:
             consumer.stay_in_group()
-
-    async def _commit(self, records: Sequence[Record]) -> None:
-        """Commit what was handled, for partitions still assigned: aiokafka refuses the whole commit otherwise."""
-        consumer = self._consumer
-        if consumer is None or not records:
-            return
-        lasts = {(record.topic, record.partition): record for record in records}
-        handled = {
-            TopicPartition(*place): (last.last_offset if isinstance(last, UndecodableRecord) else last.offset) + 1
-            for place, last in lasts.items()
-        }
-        assigned = consumer.assignment()
-        offsets = {partition: offset for partition, offset in handled.items() if partition in assigned}
-        if not offsets:  # all were taken over by another member meanwhile
-            self._metrics.commits_failed.labels(self.topic).inc()
-            return
-        try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
-                await consumer.commit(offsets)
-        except Exception as error:  # noqa: BLE001 - whatever failed, the records come again and are applied once
-            self._metrics.commits_failed.labels(self.topic).inc()
-            logger.warning("commit_failed", topic=self.topic, error=type(error).__name__)
-        else:
-            self._metrics.commits.labels(self.topic).inc()
 
     def _measure(self, records: Sequence[Record], started: float) -> None:
         metrics, topic = self._metrics, self.topic

@@ -279,7 +279,7 @@ async def test_a_commit_that_fails_is_counted_and_harmless(
     commit = RawConsumer.commit
     failures: list[Exception] = [CommitFailedError(), IllegalStateError("not assigned"), ValueError("anything else")]
 
-    async def failing(self: RawConsumer, offsets: object) -> None:
+    async def failing(self: RawConsumer, offsets: Any) -> None:
         if failures:
             raise failures.pop(0)
         await commit(self, offsets)
@@ -295,6 +295,36 @@ async def test_a_commit_that_fails_is_counted_and_harmless(
     assert metric(metrics.registry, "commits_failed_total", topic=topic) == 3
     assert at_work.fatal == []
     assert await committed(kafka, group, topic) == {0: 4}
+
+
+async def test_a_slow_commit_holds_up_neither_the_next_batch_nor_its_order_and_a_stop_waits_for_it(
+    kafka: KafkaSettings, reading: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = kafka.topic_order_completed
+    commit = RawConsumer.commit
+    begun: list[int] = []
+    may_end = asyncio.Event()
+
+    async def slow(self: RawConsumer, offsets: dict[Any, int]) -> None:
+        begun.extend(offsets.values())
+        await may_end.wait()
+        await commit(self, offsets)
+
+    monkeypatch.setattr(RawConsumer, "commit", slow)
+    handler = Handler()
+    async with reading(handler) as at_work:
+        for number in range(2):
+            await produce(kafka, topic, [b"%d" % number], partition=0)
+            await until(partial(_holds, handler, number + 1))
+        group = at_work.subscriber.group
+        stopping = asyncio.create_task(at_work.process.stop())
+        await asyncio.wait([stopping], timeout=0.5)
+        assert begun == [1]
+        assert not stopping.done()
+        may_end.set()
+        await stopping
+    assert begun == [1, 2]
+    assert await committed(kafka, group, topic) == {0: 2}
 
 
 def _holds(handler: Handler, count: int) -> bool:

@@ -56,7 +56,8 @@ def commit_before_write(patch: pytest.MonkeyPatch) -> None:
     handled = RawSubscriber._handled
 
     async def early(self: RawSubscriber, records: Sequence[Record]) -> bool:
-        await self._commit(records)
+        await self._commits.begin(self._consumer, records)
+        await self._commits.settled()
         return await handled(self, records)
 
     patch.setattr(RawSubscriber, "_handled", early)
