@@ -1,4 +1,4 @@
-"""From an event to its points in the balance, while orders are offered by the clock at half of what the worker can."""
+"""From an event to its points in the balance, while orders are offered by the clock: at half load, and at less."""
 
 import asyncio
 import itertools
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
 from aiokafka import AIOKafkaProducer
 
 from bench.context import PARTITIONS, Bench, Comparison, worker_settings
@@ -18,7 +19,7 @@ from bench.processes import used
 from bench.servers import Servers
 from bench.topics import HEADERS, filled_topic
 from bench.workers import worker_rate
-from tests.e2e.stack import Stack, until
+from tests.e2e.stack import Server, Stack, until
 
 TICK_SECONDS: Final = 0.005
 PROBE_SECONDS: Final = 0.2
@@ -29,6 +30,9 @@ LOOK_SHARE: Final = 0.1
 """Looks come less often the longer one waits: else a slow service is asked ever more, and by that alone stays slow."""
 
 WARM_UP_SHARE: Final = 0.1
+CALM_SHARE: Final = 0.25
+"""Of half load, for a look at the same without a machine that is full."""
+
 PATIENCE_SECONDS: Final = 60.0
 _FOUND, _NOT_YET = 200, 404
 
@@ -54,9 +58,11 @@ async def latency(bench: Bench) -> Outcome:
             api = await (await stack.api(**worker_settings())).ready()
             load = OpenLoop(stack, api.url, feed)
             await load.run(rate, sizes.load_seconds * WARM_UP_SHARE)
-            before = used(worker.process.pid)
+            before, batches = used(worker.process.pid), await Batches.of(worker)
             offered = await load.run(rate, sizes.load_seconds)
             cpu = used(worker.process.pid).cpu_seconds - before.cpu_seconds
+            batches = (await Batches.of(worker)).since(batches)
+            calm = await load.run(rate * CALM_SHARE, sizes.load_seconds * CALM_SHARE)
 
             async def all_visible() -> bool:
                 return await stack.lot_count() == load.published
@@ -66,7 +72,8 @@ async def latency(bench: Bench) -> Outcome:
             await api.stop()
     bench.say(f"  offered {offered.offered}, accepted {offered.accepted}, visible in the end: all of them")
     return Outcome(
-        _rows(offered, rate, cpu), {"ms from event to balance": [(at, one * 1000) for at, one in offered.visible]}
+        [*_rows(offered, rate, cpu), *batches.rows(), *_calm_rows(calm)],
+        {"ms from event to balance": [(at, one * 1000) for at, one in offered.visible]},
     )
 
 
@@ -105,6 +112,59 @@ def _rows(offered: Offered, rate: float, cpu: float) -> list[Row]:
             values=[cpu / offered.offered * 1e6],
         ),
     ]
+
+
+def _calm_rows(offered: Offered) -> list[Row]:
+    visible = sorted(one * 1000 for _, one in offered.visible)
+    note = f"{len(visible)} events; {offered.offered / offered.seconds:,.0f} orders/s offered"
+    return [
+        Row(
+            key="calm_visible_p99",
+            title="event → visible in the balance, p99 at an eighth of full load",
+            unit="ms",
+            values=[at_share(visible, 0.99)],
+            note=note,
+        ),
+        Row(key="calm_visible_p50", title="the same at an eighth, p50", unit="ms", values=[at_share(visible, 0.5)]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """What a worker's own metrics say of its batches."""
+
+    count: float
+    records: float
+    seconds: float
+
+    @classmethod
+    async def of(cls, worker: Server) -> "Batches":
+        """Since it started."""
+        async with httpx.AsyncClient(base_url=worker.url) as client:
+            text = (await client.get("/metrics")).text
+        names = ("batch_records_count", "batch_records_sum", "batch_seconds_sum")
+        return cls(*(_total(text, f"rewardpoints_{name}") for name in names))
+
+    def since(self, before: "Batches") -> "Batches":
+        """What was added to ``before``."""
+        return Batches(self.count - before.count, self.records - before.records, self.seconds - before.seconds)
+
+    def rows(self) -> list[Row]:
+        """Size and time of a batch, on average."""
+        return [
+            Row(key="batch", title="a batch at half load", unit="records", values=[self.records / self.count]),
+            Row(
+                key="batch_ms",
+                title="a batch at half load, from poll until handled",
+                unit="ms",
+                values=[self.seconds / self.count * 1000],
+            ),
+        ]
+
+
+def _total(metrics: str, name: str) -> float:
+    lines = (line.rpartition(" ") for line in metrics.splitlines())
+    return sum(float(value) for key, _, value in lines if key.partition("{")[0] == name)
 
 
 async def _half_of_full(bench: Bench, servers: Servers, feed: Feed) -> float:

@@ -80,12 +80,12 @@ async def test_ten_thousand_orders_three_times_through_two_killed_workers(stack:
 
     publishing = asyncio.create_task(publish())
     for killed, threshold in zip(workers, (total // 5, total // 2), strict=True):
-        await until(lambda threshold=threshold: has_lots(stack, threshold), seconds=60, what=f"{threshold} lots")  # type: ignore[misc]  # binds the loop's value
+        await until(lambda threshold=threshold: has_lots(stack, threshold), seconds=300, what=f"{threshold} lots")  # type: ignore[misc]  # binds the loop's value
         await killed.kill()
         await killed.start()
     await publishing
     await until(lambda: has_lots(stack, total), seconds=300, what="every lot")
-    await until(lambda: caught_up(workers[0].url, workers[1].url), seconds=60, what="every delivery read")
+    await until(lambda: caught_up(workers[0].url, workers[1].url), seconds=300, what="every delivery read")
     lots = await stack.lots()
     assert len(lots) == total
     assert {lot["sourceId"]: lot["points"] for lot in lots} == {f"o{n}": 1 + n % 50 for n in range(total)}
