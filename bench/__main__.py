@@ -67,6 +67,7 @@ def run(
     lots: Annotated[int | None, typer.Option(help="Lots of the large ledger; overrides the form's.", min=1000)] = None,
     kafka: Annotated[str, typer.Option(help=f"{EMBEDDED}, {APACHE}, or host:port.")] = EMBEDDED,
     mongodb: Annotated[str, typer.Option(help=f"{EMBEDDED}, {SECANTUSD} (or its path), or a URI.")] = EMBEDDED,
+    cache: Annotated[str | None, typer.Option(help=f"Cache of {SECANTUSD}, as 14G; else its default.")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of the JSON file.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where servers keep data and logs; kept.")] = None,
 ) -> None:
@@ -74,7 +75,7 @@ def run(
     wanted = _chosen(names or list(COMPARISONS))
     changes = {name: value for name, value in (("rounds", rounds), ("grown_lots", lots)) if value is not None}
     sizes = dataclasses.replace(QUICK if quick else FULL, **changes)
-    with _bench(Choice(mongodb=mongodb, kafka=kafka), sizes, folder) as bench:
+    with _bench(Choice(mongodb=mongodb, kafka=kafka, cache=cache), sizes, folder) as bench:
         failed = uvloop.run(_until_stopped(_run(bench, wanted, results or (UNPUBLISHED if quick else PUBLISHED))))
     if failed:
         raise typer.Exit(1)

@@ -42,6 +42,7 @@ async def growth(bench: Bench) -> Outcome:
         rounds = await interleaved(sides, rounds=sizes.rounds, say=bench.say)
         storage = await _storage(large)
     large_count = f"{sizes.grown_lots:,}"
+    cache = bench.choice.cache or "its default"
     document = len(bson.encode(lot_document(next(_lots("size", 0, 1)))))
     return Outcome(
         [
@@ -50,7 +51,7 @@ async def growth(bench: Bench) -> Outcome:
                 title=f"ingest rate at {large_count} lots ÷ at {sizes.small_lots:,}",
                 values=rounds.ratios("per_second", "large", "small"),
                 goal=at_least(0.9),
-                note=f"batches of {BATCH} lots of random accounts; as many lots as this server takes in some minutes",
+                note=f"batches of {BATCH} lots of random accounts; the server's cache: {cache}",
             ),
             Row(
                 key="large_rate",

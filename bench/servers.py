@@ -29,6 +29,8 @@ class Choice:
 
     mongodb: str = EMBEDDED
     kafka: str = EMBEDDED
+    cache: str | None = None
+    """Of a ``secantusd-rs``, as it takes it (``14G``); its own default where None."""
 
     @property
     def name(self) -> str:
@@ -77,20 +79,21 @@ async def running_servers(choice: Choice, folder: Path) -> AsyncIterator[Servers
         NoServer, SecantusdNotHere, ApacheKafkaNotHere, EmbeddedError: one cannot be had.
     """
     async with contextlib.AsyncExitStack() as stack:
-        uri, mongodb_pids = await _mongodb(choice.mongodb, folder / "mongodb", stack)
+        uri, mongodb_pids = await _mongodb(choice, folder / "mongodb", stack)
         kafka, kafka_pids = await _kafka(choice.kafka, folder / "kafka", stack)
         yield Servers(mongodb_uri=uri, kafka=kafka, mongodb_pids=mongodb_pids, kafka_pids=kafka_pids)
 
 
-async def _mongodb(choice: str, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, tuple[int, ...]]:
-    if choice.startswith("mongodb"):
-        return choice, ()
-    if choice == EMBEDDED:
+async def _mongodb(choice: Choice, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, tuple[int, ...]]:
+    mongodb = choice.mongodb
+    if mongodb.startswith("mongodb"):
+        return mongodb, ()
+    if mongodb == EMBEDDED:
         server = mongodb_server(folder, start_seconds=START_SECONDS)
-    elif is_secantusd(choice):
-        server = secantusd_server(choice, folder, start_seconds=START_SECONDS)
+    elif is_secantusd(mongodb):
+        server = secantusd_server(mongodb, folder, cache=choice.cache, start_seconds=START_SECONDS)
     else:
-        raise NoServer(f"--mongodb {choice}: not one of {EMBEDDED}, a URI, or a {SECANTUSD}")
+        raise NoServer(f"--mongodb {mongodb}: not one of {EMBEDDED}, a URI, or a {SECANTUSD}")
     await stack.enter_async_context(server)
     return mongodb_uri(server.address), (server.pid,)
 

@@ -27,8 +27,10 @@ def is_secantusd(choice: str) -> bool:
     return Path(choice).name == NAME
 
 
-def secantusd_server(choice: str, folder: Path, *, start_seconds: float = 30.0) -> Server:
+def secantusd_server(choice: str, folder: Path, *, cache: str | None = None, start_seconds: float = 30.0) -> Server:
     """A server with its data in ``folder``, started as a context. What it acknowledged survives kill -9.
+
+    ``cache`` is the size of its cache (``14G``), else its own default.
 
     Raises:
         SecantusdNotHere
@@ -43,6 +45,7 @@ def secantusd_server(choice: str, folder: Path, *, start_seconds: float = 30.0) 
         return [
             *(os.path.realpath(program), "--config", str(config), "--host", HOST, "--port", str(port)),
             *("--storage-path", str(data), "--sync-on-commit"),
+            *(("--cache-size", cache) if cache else ()),
         ]
 
     return Server(
