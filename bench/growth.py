@@ -9,6 +9,7 @@ import bson
 from bench.context import Bench, Comparison, opened_ledger, utc_now
 from bench.lots import account, an_order_lot, insert
 from bench.measuring import Figures, Outcome, Point, Row, at_least, interleaved
+from bench.processes import used
 from rewardpoints.domain.lots import Lot
 from rewardpoints.ledger.documents import lot_document
 from rewardpoints.ledger.ledger import Ledger
@@ -34,7 +35,12 @@ async def growth(bench: Bench) -> Outcome:
 
         def adding(ledger: Ledger, name: str) -> Any:
             async def side(number: int) -> Figures:
-                return {"per_second": await _add(ledger, f"{name}{number}-", sizes.added_lots)}
+                client, server = time.process_time(), used(*servers.mongodb_pids).cpu_seconds
+                rate = await _add(ledger, f"{name}{number}-", sizes.added_lots)
+                client = time.process_time() - client
+                server = used(*servers.mongodb_pids).cpu_seconds - server
+                each = 1e6 / sizes.added_lots
+                return {"per_second": rate, "client_cpu_us": client * each, "server_cpu_us": server * each}
 
             return side
 
@@ -60,6 +66,17 @@ async def growth(bench: Bench) -> Outcome:
                 values=rounds.values("large", "per_second"),
             ),
             Row(key="small_rate", title="adding at few", unit="lots/s", values=rounds.values("small", "per_second")),
+            *(
+                Row(
+                    key=f"{side}_{key}",
+                    title=f"{whose} CPU per lot, adding at {large_count if side == 'large' else 'few'}",
+                    unit="µs",
+                    values=rounds.values(side, key),
+                )
+                for key, whose in (("server_cpu_us", "the server's"), ("client_cpu_us", "the client's"))
+                for side in sides
+                if servers.mongodb_pids or key == "client_cpu_us"
+            ),
             Row(key="lot_bytes", title="a lot as BSON", unit="bytes", values=[float(document)]),
             *storage,
         ],
