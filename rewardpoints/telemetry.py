@@ -47,7 +47,7 @@ class Metrics:
         self.lag_records = self._gauge("lag_records", "Records not handled yet", "topic", "partition")
         self.lag_seconds = self._gauge("lag_seconds", "Age of the next record, 0 without lag", "topic", "partition")
         self.topic_partitions = self._gauge("topic_partitions", "Partitions of a topic that is read", "topic")
-        self.event_age_seconds = self._histogram("event_age_seconds", "From record timestamp to committed", "topic")
+        self.event_age_seconds = self._histogram("event_age_seconds", "From record timestamp until handled", "topic")
         self.redemptions = self._counter("redemptions", "Redemptions by outcome", "outcome")
         self.redemption_attempts = self._counter("redemption_attempts", "Transactions tried for redemptions")
         self.redemption_seconds = self._histogram("redemption_seconds", "Duration of redemptions in the ledger")

@@ -33,8 +33,8 @@ STEADY_SECONDS: Final = 60.0
 MOST_ENDS: Final = 5
 """In a row, each soon after its start; with the next one the whole ends, and whoever runs it sees that."""
 
-STOP_SECONDS: Final = 40.0
-"""How long a process may take to stop, besides its open requests: its batch, its publishes, leaving its groups."""
+STOP_SECONDS: Final = 50.0
+"""How long a process may take to stop, besides its open requests: its commit, batch, publishes, leaving its groups."""
 
 WORKER: Final = (sys.executable, "-m", "rewardpoints.cli", "worker")
 

@@ -18,7 +18,8 @@ COMMIT_TIMEOUT_SECONDS: Final = 10.0
 class BatchCommits:
     """A subscriber's commits of a topic. A broker takes its time for one, which the next batch need not wait for.
 
-    One that fails is counted and logged, and nothing else: the records come again, and are applied once.
+    One that fails is counted and logged, and nothing else: the records come again, and are applied once. aiokafka may
+    still carry out one that was given up, also after a later one; that too only means that records come again.
     """
 
     def __init__(self, topic: str, metrics: Metrics) -> None:
@@ -34,23 +35,23 @@ class BatchCommits:
         if consumer is None or not handled:
             return
         lasts = {TopicPartition(record.topic, record.partition): record for record in handled}
-        assigned = consumer.assignment()  # aiokafka refuses the whole commit when one of it is not
         offsets = {
             partition: (last.last_offset if isinstance(last, UndecodableRecord) else last.offset) + 1
             for partition, last in lasts.items()
-            if partition in assigned
         }
-        if offsets:
-            self._under_way = asyncio.create_task(self._commit(consumer, offsets))
-        else:  # all were taken over by another member meanwhile
-            self._metrics.commits_failed.labels(self._topic).inc()
+        self._under_way = asyncio.create_task(self._commit(consumer, offsets))
 
     async def settled(self) -> None:
-        """Until no commit is under way; waits for at most ``COMMIT_TIMEOUT_SECONDS``."""
+        """Until the commit now under way has ended or was given up, after ``COMMIT_TIMEOUT_SECONDS`` at most."""
         if self._under_way is not None:
             await asyncio.wait([self._under_way])
 
-    async def _commit(self, consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _commit(self, consumer: Any, handled: Mapping[TopicPartition, int]) -> None:
+        assigned = consumer.assignment()  # aiokafka refuses the whole commit when one of it is not
+        offsets = {partition: offset for partition, offset in handled.items() if partition in assigned}
+        if not offsets:  # all were taken over by another member meanwhile
+            self._metrics.commits_failed.labels(self._topic).inc()
+            return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
                 await consumer.commit(offsets)

@@ -59,7 +59,10 @@ class EventsProcess:
             self._tasks.append(asyncio.create_task(self._guard(self._relay.run(self._stopping)), name="relay"))
 
     async def stop(self) -> None:
-        """Finish and commit the batches in flight (bounded by ``DRAIN_SECONDS``), stop the relay and the producer."""
+        """Finish and commit the batches in flight, stop the relay and the producer.
+
+        Bounded: ``COMMIT_TIMEOUT_SECONDS`` for a commit under way, ``DRAIN_SECONDS``, and what leaving a group takes.
+        """
         self._stopping.set()
         await asyncio.gather(*self._tasks)
         self._tasks = []

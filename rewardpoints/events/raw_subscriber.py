@@ -163,6 +163,7 @@ class RawSubscriber:
     async def _on_batch(self, records: Sequence[Record]) -> None:
         if self._given_up or self._stopping.is_set():
             self._given_up = True  # a later batch must not be committed past this one
+            await self._commits.settled()  # a stop waits for it too; the framework would read on and on meanwhile
             return
         self._lag.take(records)
         try:
@@ -184,17 +185,18 @@ class RawSubscriber:
             self._on_fatal(error)
             await self._stopping.wait()
             return
-        await self._commits.begin(self._consumer, handled)
-        if len(handled) == len(records):
+        complete = len(handled) == len(records)
+        if complete:
             self._measure(records, started)
-        elif self._stopping.is_set():
-            self._given_up = True
-            logger.warning("batch_given_up", topic=self.topic, records=len(records) - len(handled))
-        else:
-            await self._commits.settled()
-            self._consumer.read_again()
+        await self._commits.begin(self._consumer, handled)
         if self._stopping.is_set():
             await self._commits.settled()
+            if not complete:
+                self._given_up = True
+                logger.warning("batch_given_up", topic=self.topic, records=len(records) - len(handled))
+        elif not complete:
+            await self._commits.settled()
+            self._consumer.read_again()
 
     async def _handle_parts(self, records: Sequence[Record], handled: list[Record]) -> None:
         """Handle the records, and put those that are through into ``handled`` as it goes; stops where one is not."""

@@ -29,7 +29,7 @@ READY_SECONDS = 120.0
 RECOVERED_SECONDS = 240.0 if LONG else 120.0
 BREAK_EVERY_SECONDS = 0.25
 
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 70.0
 """What ``deploy/`` and ``docker-compose.yml`` grant a process to stop."""
 
 MONGODB, KAFKA = "mongodb", "kafka"
