@@ -377,13 +377,21 @@ async def test_going_back_waits_for_the_commit_under_way(
             raise failures.pop()
         return await getmany(self, *partitions, **options)
 
+    going_back = asyncio.Event()
+    rewind = RawConsumer._rewind
+
+    async def noted(self: RawConsumer) -> None:
+        going_back.set()
+        await rewind(self)
+
     monkeypatch.setattr(AIOKafkaConsumer, "getmany", failing)
+    monkeypatch.setattr(RawConsumer, "_rewind", noted)
     handler = Handler()
     async with reading(handler) as at_work:
         await produce(kafka, topic, [b"0"], partition=0)
         await until(lambda: commits.begun == [1])
         failures.append(RequestTimedOutError())
-        await until(lambda: not failures)
+        await until(going_back.is_set)
         await produce(kafka, topic, [b"1"], partition=0)
         with contextlib.suppress(TimeoutError):  # who does not wait has gone back, and has read both again
             async with asyncio.timeout(0.5):
