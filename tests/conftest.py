@@ -11,7 +11,7 @@ from pymongo import MongoClient
 
 from tests.servers import chosen_servers, running_kafka, running_mongodb
 
-_DROP_SECONDS = 10.0
+_DROP_SECONDS = 120.0
 
 # how long an example takes is the machine's business
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
