@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 from aiokafka import AIOKafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.context import PARTITIONS, Bench, Comparison, worker_settings
 from bench.http_load import Connection, connect, request_bytes
@@ -163,8 +164,8 @@ class Batches:
 
 
 def _total(metrics: str, name: str) -> float:
-    lines = (line.rpartition(" ") for line in metrics.splitlines())
-    return sum(float(value) for key, _, value in lines if key.partition("{")[0] == name)
+    families = text_string_to_metric_families(metrics)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 async def _half_of_full(bench: Bench, servers: Servers, feed: Feed) -> float:
